@@ -1,0 +1,4 @@
+//! The `reprise` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

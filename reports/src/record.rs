@@ -1,0 +1,325 @@
+//! The record: raw facts of one call, and the manifest of a run. This is the contract with every reader; a field is
+//! added, never changed, and `SCHEMA_VERSION` moves when one is. Missing is `null`, never 0.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version written into every record and manifest.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Cache state of a call, proven by its prefix hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheState {
+    /// The arm has no prefix cache.
+    Off,
+    /// The cache was asked and held nothing usable.
+    Miss,
+    /// Prompt tokens were reused.
+    Hit,
+}
+
+/// Milliseconds of each stage of TTFT. The stages sum to `ttft_ms`; `unexplained` is what no stage claims.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpansMs {
+    /// Chat template.
+    pub render: Option<f64>,
+    /// Text to token ids, of the raw and of the compressed prompt.
+    pub tokenize: Option<f64>,
+    /// Dropping the target's weights so that the drafter fits (residency `parked`).
+    pub target_park: Option<f64>,
+    /// Reading the drafter's weights.
+    pub drafter_load: Option<f64>,
+    /// Drafter forward pass and tail scores.
+    pub score: Option<f64>,
+    /// Smoothing, chunking, choosing, and cutting the text.
+    pub select: Option<f64>,
+    /// Dropping the drafter and reading the target's weights again (residency `parked`).
+    pub target_load: Option<f64>,
+    /// Search of the prefix index.
+    pub lookup: Option<f64>,
+    /// Making the found prefix usable: pinning its slots, evicting others to make room.
+    pub restore: Option<f64>,
+    /// Target forward pass over the tokens that were not reused.
+    pub prefill: Option<f64>,
+    /// Logits of the last position and the first sample.
+    pub first_token: Option<f64>,
+    /// `ttft_ms` less all of the above.
+    pub unexplained: Option<f64>,
+}
+
+impl SpansMs {
+    /// Every span with its field name, in the order of the request.
+    pub fn named(&self) -> [(&'static str, Option<f64>); 12] {
+        [
+            ("render", self.render),
+            ("tokenize", self.tokenize),
+            ("target_park", self.target_park),
+            ("drafter_load", self.drafter_load),
+            ("score", self.score),
+            ("select", self.select),
+            ("target_load", self.target_load),
+            ("lookup", self.lookup),
+            ("restore", self.restore),
+            ("prefill", self.prefill),
+            ("first_token", self.first_token),
+            ("unexplained", self.unexplained),
+        ]
+    }
+}
+
+/// Output-structure verdict of one call (codes of the output checks, `O01`..).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Structure {
+    /// No strict code fired. A repaired call never counts.
+    pub valid: bool,
+    /// Codes that fired on the output as it is.
+    pub strict_codes: Vec<String>,
+    /// Codes left after the closed list of repairs.
+    pub lenient_codes: Vec<String>,
+}
+
+/// Fidelity of a compressed or rewritten call against cold on the original; each `null` where not measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fidelity {
+    /// KL divergence of the first token's distribution, nats.
+    pub kl_first: Option<f64>,
+    /// Mean KL over the recorded next action, nats.
+    pub kl_action_mean: Option<f64>,
+    /// Share of positions of the recorded next action with the same argmax.
+    pub argmax_agreement: Option<f64>,
+    /// Share of the next action's argument tokens found in history that survive.
+    pub needle_survival: Option<f64>,
+    /// The generated tool call agrees with the one of `cold`.
+    pub tool_call_agrees: Option<bool>,
+}
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallError {
+    /// Stable word for the kind: `context_length`, `out_of_memory`, `backend`, ...
+    pub kind: String,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+/// One line of `calls.jsonl`: arm x repeat x session x call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CallRecord {
+    /// Version of this schema.
+    pub schema_version: u32,
+    /// Run that measured it.
+    pub run_id: String,
+    /// Arm name.
+    pub arm: String,
+    /// Repeat, from 0.
+    pub repeat: u32,
+    /// Session id.
+    pub session_id: String,
+    /// Call within the session, from 0.
+    pub call_index: u32,
+    /// Position in the order of execution of the whole run, from 0.
+    pub order_index: u64,
+
+    /// Tokens of the prompt before compression.
+    pub tokens_raw: Option<u64>,
+    /// Tokens that compression took away.
+    pub tokens_removed: Option<i64>,
+    /// Prompt tokens whose KV was reused.
+    pub tokens_prefix_hit: Option<u64>,
+    /// Prompt tokens that went through the target.
+    pub tokens_prefilled: Option<u64>,
+    /// Tokens generated.
+    pub tokens_output: Option<u64>,
+    /// Tokens that went through the drafter.
+    pub tokens_scored: Option<u64>,
+
+    /// Tool messages in the prompt.
+    pub messages_tool: Option<u64>,
+    /// Messages that stand compressed in the prompt.
+    pub messages_compressed: Option<u64>,
+    /// Messages whose frozen form was found in the memo.
+    pub messages_frozen_hit: Option<u64>,
+    /// Kept over raw drafter tokens, over the messages that stand compressed.
+    pub keep_ratio_realised: Option<f64>,
+    /// Cache state.
+    pub cache_state: Option<CacheState>,
+
+    /// Arrival of the request to the first generated token, ms.
+    pub ttft_ms: Option<f64>,
+    /// First to last generated token, ms.
+    pub decode_ms: Option<f64>,
+    /// Arrival of the request to the last generated token, ms.
+    pub e2e_ms: Option<f64>,
+    /// Stages of TTFT.
+    pub spans_ms: SpansMs,
+
+    /// KV bytes in use after the call.
+    pub kv_bytes: Option<u64>,
+    /// Highest device memory in use during the call.
+    pub device_bytes_peak: Option<u64>,
+    /// Highest resident set of the process during the call.
+    pub host_rss_bytes_peak: Option<u64>,
+    /// Energy of the call, J.
+    pub energy_j: Option<f64>,
+    /// Mean power during the call, W.
+    pub power_w_mean: Option<f64>,
+    /// Mean GPU utilisation during the call, 0 to 1.
+    pub gpu_util_mean: Option<f64>,
+
+    /// Why generation ended: `stop`, `length`.
+    pub finish_reason: Option<String>,
+    /// Generated text, specials included.
+    pub output_text: Option<String>,
+    /// BLAKE3 of the generated token ids, hex.
+    pub output_digest: Option<String>,
+    /// BLAKE3 of the bits of the first logits, hex.
+    pub first_logits_digest: Option<String>,
+    /// Cached logits equal cold logits bit for bit; `null` where it was not checked.
+    pub exact: Option<bool>,
+
+    /// Output checks.
+    pub structure: Option<Structure>,
+    /// Codes of the request checks that fired on the request as sent (`R01`..), each once.
+    pub request_codes: Vec<String>,
+    /// Fidelity against cold.
+    pub fidelity: Fidelity,
+    /// The call failed.
+    pub error: Option<CallError>,
+}
+
+impl Default for CallRecord {
+    fn default() -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            run_id: String::new(),
+            arm: String::new(),
+            repeat: 0,
+            session_id: String::new(),
+            call_index: 0,
+            order_index: 0,
+            tokens_raw: None,
+            tokens_removed: None,
+            tokens_prefix_hit: None,
+            tokens_prefilled: None,
+            tokens_output: None,
+            tokens_scored: None,
+            messages_tool: None,
+            messages_compressed: None,
+            messages_frozen_hit: None,
+            keep_ratio_realised: None,
+            cache_state: None,
+            ttft_ms: None,
+            decode_ms: None,
+            e2e_ms: None,
+            spans_ms: SpansMs::default(),
+            kv_bytes: None,
+            device_bytes_peak: None,
+            host_rss_bytes_peak: None,
+            energy_j: None,
+            power_w_mean: None,
+            gpu_util_mean: None,
+            finish_reason: None,
+            output_text: None,
+            output_digest: None,
+            first_logits_digest: None,
+            exact: None,
+            structure: None,
+            request_codes: Vec::new(),
+            fidelity: Fidelity::default(),
+            error: None,
+        }
+    }
+}
+
+/// One row of `telemetry.csv`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TelemetrySample {
+    /// Milliseconds since the run started.
+    pub time_ms: f64,
+    /// Call in flight (`order_index`), if any.
+    pub order_index: Option<u64>,
+    /// Resident set of the process.
+    pub host_rss_bytes: Option<u64>,
+    /// CPU use of the process, in cores.
+    pub host_cpu_cores: Option<f64>,
+    /// Board power, W.
+    pub power_w: Option<f64>,
+    /// Energy counter of the board, J.
+    pub energy_j: Option<f64>,
+    /// GPU utilisation, 0 to 1.
+    pub gpu_util: Option<f64>,
+    /// Device memory in use.
+    pub device_bytes: Option<u64>,
+    /// GPU temperature, degrees Celsius.
+    pub temperature_c: Option<f64>,
+    /// SM clock, MHz.
+    pub sm_clock_mhz: Option<f64>,
+    /// Memory clock, MHz.
+    pub mem_clock_mhz: Option<f64>,
+    /// Throttle reasons as NVML's bit mask.
+    pub throttle_mask: Option<u64>,
+}
+
+/// A session as a run used it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionRef {
+    /// Session id.
+    pub session_id: String,
+    /// Path given by the user, or `bundled:<name>`.
+    pub source: String,
+    /// BLAKE3 of the canonical session, hex.
+    pub digest: String,
+    /// Calls in the session.
+    pub calls: u64,
+    /// Calls replayed.
+    pub calls_replayed: u64,
+    /// Fidelity level of the import.
+    pub fidelity_level: String,
+    /// Reasons for that level.
+    pub fidelity_reasons: Vec<String>,
+}
+
+/// `run.json`: everything that names a run. Free-form maps hold what only people read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunManifest {
+    /// Version of this schema.
+    pub schema_version: u32,
+    /// Id of the run.
+    pub run_id: String,
+    /// When it started, RFC 3339.
+    pub started_at: String,
+    /// When the last call ended, RFC 3339; `null` while the run is going or if it was cut.
+    pub finished_at: Option<String>,
+    /// Version of the program.
+    pub program_version: String,
+    /// Git commit of the program's source, and `+dirty`; `null` when built outside a checkout.
+    pub git_commit: Option<String>,
+    /// Command line as typed.
+    pub command: Vec<String>,
+    /// Every setting with its value, defaults included.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Arms in the order given, each with all of its settings.
+    pub arms: Vec<serde_json::Map<String, serde_json::Value>>,
+    /// Sessions in the order given.
+    pub sessions: Vec<SessionRef>,
+    /// Target and drafter: name, digest, architecture, bytes.
+    pub models: BTreeMap<String, serde_json::Value>,
+    /// CPU, cores, memory, operating system, instruction set in use.
+    pub machine: BTreeMap<String, serde_json::Value>,
+    /// Device that ran the models; driver and clocks where there is a GPU.
+    pub device: BTreeMap<String, serde_json::Value>,
+    /// Why a source of telemetry is absent.
+    pub telemetry_absent: BTreeMap<String, String>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Calls planned: arms x repeats x calls.
+    pub calls_planned: u64,
+}

@@ -1,0 +1,4 @@
+//! What a recorded agent session is, and every way to read or rewrite one. No tokenizer, no model, no clock.
+#![forbid(unsafe_code)]
+
+pub mod message;
