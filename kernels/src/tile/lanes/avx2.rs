@@ -1,0 +1,141 @@
+//! [`Lanes`] with AVX2, FMA and F16C: a row is four 256-bit registers.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use super::{Job, Lanes, NR};
+
+/// Registers of a row, and values in one.
+const REGS: usize = 4;
+const WIDTH: usize = NR / REGS;
+
+/// The token of AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// Runs a job with AVX2.
+///
+/// # Safety
+/// The machine must have every feature named here.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
+    job.run(Avx2(()))
+}
+
+impl Avx2 {
+    /// Eight 8-bit values of a row, as loaded from memory.
+    #[inline(always)]
+    fn bytes(self, row: &[u8; NR], reg: usize) -> __m128i {
+        // SAFETY: `reg < REGS`, so 8 bytes lie in the row; the load needs no alignment.
+        unsafe { _mm_loadl_epi64(row.as_ptr().add(WIDTH * reg).cast()) }
+    }
+}
+
+impl Lanes for Avx2 {
+    type V = [__m256; REGS];
+    type I = [__m256i; REGS];
+    const MAX_ROWS: usize = 3;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        unsafe { [_mm256_set1_ps(x); REGS] }
+    }
+    #[inline(always)]
+    fn load(self, row: &[f32; NR]) -> Self::V {
+        // SAFETY: all four quarters lie in the row; the load needs no alignment.
+        from_fn(|r| unsafe { _mm256_loadu_ps(row.as_ptr().add(WIDTH * r)) })
+    }
+    #[inline(always)]
+    fn store(self, v: Self::V, row: &mut [f32; NR]) {
+        for (r, quarter) in v.into_iter().enumerate() {
+            // SAFETY: all four quarters lie in the row; the store needs no alignment.
+            unsafe { _mm256_storeu_ps(row.as_mut_ptr().add(WIDTH * r), quarter) };
+        }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_fmadd_ps(a[r], b[r], c[r]) })
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_mul_ps(a[r], b[r]) })
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_sub_ps(a[r], b[r]) })
+    }
+    #[inline(always)]
+    fn splat_i(self, x: u32) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        unsafe { [_mm256_set1_epi32(x.cast_signed()); REGS] }
+    }
+    #[inline(always)]
+    fn load_i(self, row: &[u32; NR]) -> Self::I {
+        // SAFETY: all four quarters lie in the row; the load needs no alignment.
+        from_fn(|r| unsafe { _mm256_loadu_si256(row.as_ptr().add(WIDTH * r).cast()) })
+    }
+    #[inline(always)]
+    fn load_u8(self, row: &[u8; NR]) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtepu8_epi32(self.bytes(row, r)) })
+    }
+    #[inline(always)]
+    fn load_i8(self, row: &[u8; NR]) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtepi8_epi32(self.bytes(row, r)) })
+    }
+    #[inline(always)]
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_and_si256(a[r], b[r]) })
+    }
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_or_si256(a[r], b[r]) })
+    }
+    #[inline(always)]
+    fn shl<const N: u32>(self, a: Self::I) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_sll_epi32(a[r], _mm_cvtsi32_si128(N.cast_signed())) })
+    }
+    #[inline(always)]
+    fn shr<const N: u32>(self, a: Self::I) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_srl_epi32(a[r], _mm_cvtsi32_si128(N.cast_signed())) })
+    }
+    #[inline(always)]
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_sub_epi32(a[r], b[r]) })
+    }
+    #[inline(always)]
+    fn to_f32(self, a: Self::I) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtepi32_ps(a[r]) })
+    }
+    #[inline(always)]
+    fn f16_to_f32(self, a: Self::I) -> Self::V {
+        // SAFETY: the token exists, so the features do. The pack saturates as unsigned 16 bits, which changes no
+        // value below 2^16, and works within 128-bit halves, hence the shuffle that joins them.
+        from_fn(|r| unsafe {
+            let packed = _mm256_packus_epi32(a[r], a[r]);
+            let joined = _mm256_permute4x64_epi64::<0b00_00_10_00>(packed);
+            _mm256_cvtph_ps(_mm256_castsi256_si128(joined))
+        })
+    }
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::I, b: Self::I, acc: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe {
+            let mask = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            let low = |x: __m256i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
+            let high = |x: __m256i| _mm256_castsi256_ps(_mm256_and_si256(x, mask));
+            _mm256_fmadd_ps(high(a[r]), high(b[r]), _mm256_fmadd_ps(low(a[r]), low(b[r]), acc[r]))
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! The integration tests of `kernels`: one file per subject, one binary.
+
+mod seeded;
+mod tile;
