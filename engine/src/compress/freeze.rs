@@ -100,7 +100,8 @@ impl Frozen {
         let mut kept = String::new();
         for range in ranges {
             let Some(part) = raw.get(range.clone()) else {
-                let detail = format!("bytes {range:?} are no whole characters of a text of {} bytes", raw.len());
+                let detail =
+                    format!("bytes {range:?} are no whole characters of a text of {} bytes", raw.len());
                 return Err(EngineError::FrozenMismatch { detail });
             };
             kept.push_str(part);
@@ -203,7 +204,8 @@ impl FreezeStore {
     /// written before stays readable.
     pub fn insert(&mut self, key: FreezeKey, frozen: Frozen) -> Result<(), EngineError> {
         if !frozen.is_well_formed() {
-            let detail = format!("{frozen:?} has empty, descending or overlapping ranges or keeps more than all");
+            let detail =
+                format!("{frozen:?} has empty, descending or overlapping ranges or keeps more than all");
             return Err(EngineError::FrozenMismatch { detail });
         }
         if self.memo.contains_key(&key) {
@@ -264,7 +266,11 @@ impl Log {
             Some(&[a, b, c, d]) => format!("a memo of schema {}", u32::from_le_bytes([a, b, c, d])),
             _ => "not a memo of frozen messages".to_owned(),
         };
-        Err(EngineError::MemoFormat { path: self.path.clone(), got, expected: format!("a memo of schema {SCHEMA}") })
+        Err(EngineError::MemoFormat {
+            path: self.path.clone(),
+            got,
+            expected: format!("a memo of schema {SCHEMA}"),
+        })
     }
 
     /// Writes `bytes` after the last whole record.

@@ -98,7 +98,9 @@ impl SlotPool {
             let detail = format!("{free} slots are free, {} are counted", self.n_free);
             return Err(EngineError::KvBookkeeping { subject: "slot pool", detail });
         }
-        if let Some(slot) = self.references.iter().take(self.first_free).position(|&references| references == 0) {
+        if let Some(slot) =
+            self.references.iter().take(self.first_free).position(|&references| references == 0)
+        {
             let detail = format!("slot {slot} is free below the first free slot {}", self.first_free);
             return Err(EngineError::KvBookkeeping { subject: "slot pool", detail });
         }

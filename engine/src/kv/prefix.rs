@@ -49,7 +49,10 @@ impl Identity {
             &(min_segment as u64).to_le_bytes(),
             &(piece as u64).to_le_bytes(),
         ];
-        Self { digest: digest::of_fields("reprise engine 2026 kv cache identity", &fields), rules: parts.rules }
+        Self {
+            digest: digest::of_fields("reprise engine 2026 kv cache identity", &fields),
+            rules: parts.rules,
+        }
     }
 }
 
@@ -79,7 +82,8 @@ impl<'a> Prompt<'a> {
 
     /// Tokens of each piece that ends at a reuse point no later than `limit`, with the piece's start.
     fn reusable_pieces(&self, limit: usize) -> impl Iterator<Item = (usize, &'a [u32])> + '_ {
-        let pieces = self.schedule.pieces.iter().take_while(move |piece| piece.reusable && piece.end <= limit);
+        let pieces =
+            self.schedule.pieces.iter().take_while(move |piece| piece.reusable && piece.end <= limit);
         pieces.map(|piece| (piece.start, &self.tokens[piece.start..piece.end]))
     }
 }
@@ -118,7 +122,12 @@ pub trait PrefixCache {
     ///
     /// # Errors
     /// [`EngineError::KvBookkeeping`] if there are more slots than tokens, or a slot that nobody holds.
-    fn publish(&mut self, prompt: &Prompt<'_>, slots: &[Slot], pool: &mut SlotPool) -> Result<usize, EngineError>;
+    fn publish(
+        &mut self,
+        prompt: &Prompt<'_>,
+        slots: &[Slot],
+        pool: &mut SlotPool,
+    ) -> Result<usize, EngineError>;
 
     /// Lets a looked-up prefix be evicted again.
     ///
@@ -250,7 +259,12 @@ impl PrefixCache for RadixIndex {
         Hit { n_tokens: slots.len(), slots, lease: Lease { node: at } }
     }
 
-    fn publish(&mut self, prompt: &Prompt<'_>, slots: &[Slot], pool: &mut SlotPool) -> Result<usize, EngineError> {
+    fn publish(
+        &mut self,
+        prompt: &Prompt<'_>,
+        slots: &[Slot],
+        pool: &mut SlotPool,
+    ) -> Result<usize, EngineError> {
         if slots.len() > prompt.tokens.len() {
             let detail = format!("{} slots for a prompt of {} tokens", slots.len(), prompt.tokens.len());
             return Err(EngineError::KvBookkeeping { subject: "prefix index", detail });
@@ -334,7 +348,11 @@ impl RadixIndex {
         }
         let held = in_tree.iter().filter(|&&seen| seen).count();
         if live + self.vacant.len() != self.nodes.len() {
-            return broken(format!("{live} live and {} vacant of {} nodes", self.vacant.len(), self.nodes.len()));
+            return broken(format!(
+                "{live} live and {} vacant of {} nodes",
+                self.vacant.len(),
+                self.nodes.len()
+            ));
         }
         if held != self.held_slots || held > pool.used_slots() {
             let used = pool.used_slots();
@@ -349,7 +367,8 @@ impl RadixIndex {
             return broken(format!("node {id}: {} slots, {} tokens", node.slots.len(), node.tokens.len()));
         }
         for (tokens, &child) in &node.children {
-            let linked = self.nodes.get(child).filter(|child| child.parent == Some(id) && child.tokens == *tokens);
+            let linked =
+                self.nodes.get(child).filter(|child| child.parent == Some(id) && child.tokens == *tokens);
             match linked {
                 Some(child) if child.last_used <= node.last_used => {}
                 _ => return broken(format!("node {child} under node {id}: wrong link or older parent")),

@@ -1,7 +1,6 @@
 //! The memo of frozen messages: keys, first value wins, and a file that survives crashes and refuses garbage.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use engine::compress::freeze::{FreezeKey, FreezeStore, Frozen, KeyParts, OpenReport, SCHEMA};
@@ -24,8 +23,10 @@ fn key(raw: &str) -> FreezeKey {
     FreezeKey::new(&KeyParts { raw, ..PARTS })
 }
 
-fn compressed(ranges: &[Range<usize>]) -> Frozen {
-    Frozen::Compressed { ranges: ranges.to_vec(), tokens_raw: 100, tokens_kept: 7 }
+/// A frozen form that keeps the bytes from each first to each second number.
+fn compressed(ranges: &[(usize, usize)]) -> Frozen {
+    let ranges = ranges.iter().map(|&(start, end)| start..end).collect();
+    Frozen::Compressed { ranges, tokens_raw: 100, tokens_kept: 7 }
 }
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -37,7 +38,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 /// Three entries, the size of the file after each, and its bytes.
 fn written(path: &Path) -> (Vec<(FreezeKey, Frozen)>, Vec<u64>, Vec<u8>) {
     let entries = vec![
-        (key("a"), compressed(&[0..4, 9..12])),
+        (key("a"), compressed(&[(0, 4), (9, 12)])),
         (key("b"), Frozen::Verbatim),
         (key("c"), compressed(&[])),
     ];
@@ -55,9 +56,9 @@ fn written(path: &Path) -> (Vec<(FreezeKey, Frozen)>, Vec<u64>, Vec<u8>) {
 fn a_message_stays_what_it_first_became() {
     let mut store = FreezeStore::in_memory();
     assert!(store.is_empty());
-    store.insert(key("a"), compressed(&[0..4])).unwrap();
+    store.insert(key("a"), compressed(&[(0, 4)])).unwrap();
     store.insert(key("a"), Frozen::Verbatim).unwrap();
-    assert_eq!(store.get(&key("a")), Some(&compressed(&[0..4])));
+    assert_eq!(store.get(&key("a")), Some(&compressed(&[(0, 4)])));
     assert_eq!(store.get(&key("b")), None);
     assert_eq!(store.len(), 1);
 }
@@ -94,10 +95,13 @@ fn a_change_of_any_part_is_a_miss() {
 #[test]
 fn the_frozen_text_is_the_kept_parts() {
     assert_eq!(Frozen::Verbatim.text("abc").unwrap(), Cow::Borrowed("abc"));
-    assert_eq!(compressed(&[0..2, 4..8]).text("aé€🦀").unwrap_err().to_string().matches("0..2").count(), 1);
-    assert_eq!(compressed(&[0..3, 6..10]).text("aé€🦀").unwrap(), "aé🦀");
+    assert_eq!(
+        compressed(&[(0, 2), (4, 8)]).text("aé€🦀").unwrap_err().to_string().matches("0..2").count(),
+        1
+    );
+    assert_eq!(compressed(&[(0, 3), (6, 10)]).text("aé€🦀").unwrap(), "aé🦀");
     assert_eq!(compressed(&[]).text("abc").unwrap(), "");
-    assert!(matches!(compressed(&[0..3, 3..5]).text("abcd"), Err(EngineError::FrozenMismatch { .. })));
+    assert!(matches!(compressed(&[(0, 3), (3, 5)]).text("abcd"), Err(EngineError::FrozenMismatch { .. })));
 }
 
 #[test]
@@ -105,8 +109,8 @@ fn what_is_no_frozen_form_is_not_stored() {
     let (_folder, path) = folder();
     let (mut store, _) = FreezeStore::open(&path).unwrap();
     let more_than_all = Frozen::Compressed { ranges: vec![], tokens_raw: 1, tokens_kept: 2 };
-    let (from, to) = (4, 2);
-    for wrong in [compressed(&[3..3]), compressed(&[from..to]), compressed(&[0..4, 3..9]), more_than_all] {
+    for wrong in [compressed(&[(3, 3)]), compressed(&[(4, 2)]), compressed(&[(0, 4), (3, 9)]), more_than_all]
+    {
         assert!(matches!(store.insert(key("a"), wrong), Err(EngineError::FrozenMismatch { .. })));
     }
     assert!(store.is_empty());
@@ -124,7 +128,7 @@ fn a_file_gives_back_what_was_written_and_takes_more() {
         for (key, frozen) in &entries {
             assert_eq!(store.get(key), Some(frozen));
         }
-        store.insert(key(&round.to_string()), compressed(&[1..2])).unwrap();
+        store.insert(key(&round.to_string()), compressed(&[(1, 2)])).unwrap();
         store.insert(entries[0].0, Frozen::Verbatim).unwrap();
     }
 }
@@ -138,17 +142,18 @@ fn a_crash_at_any_byte_loses_the_unfinished_record_alone() {
         let whole = sizes.iter().filter(|&&size| size <= cut as u64).count().saturating_sub(1);
         let (mut store, report) = FreezeStore::open(&path).unwrap();
         let kept = if cut < sizes[0] as usize { cut as u64 } else { sizes[whole] };
-        let expected = OpenReport { records: whole, unfinished_bytes: cut as u64 - kept, ..OpenReport::default() };
+        let expected =
+            OpenReport { records: whole, unfinished_bytes: cut as u64 - kept, ..OpenReport::default() };
         assert_eq!(report, expected, "cut at {cut}");
         assert_eq!(std::fs::metadata(&path).unwrap().len(), sizes[whole]);
         for (index, (key, frozen)) in entries.iter().enumerate() {
             assert_eq!(store.get(key), (index < whole).then_some(frozen));
         }
-        store.insert(key("after the crash"), compressed(&[5..6])).unwrap();
+        store.insert(key("after the crash"), compressed(&[(5, 6)])).unwrap();
         drop(store);
         let (store, report) = FreezeStore::open(&path).unwrap();
         assert_eq!(report, OpenReport { records: whole + 1, ..OpenReport::default() });
-        assert_eq!(store.get(&key("after the crash")), Some(&compressed(&[5..6])));
+        assert_eq!(store.get(&key("after the crash")), Some(&compressed(&[(5, 6)])));
     }
 }
 
@@ -205,7 +210,11 @@ fn another_schema_and_another_file_are_refused_untouched() {
     let (_folder, path) = folder();
     let (_, _, mut bytes) = written(&path);
     bytes[8] = SCHEMA as u8 + 1;
-    for (file, said) in [(bytes, "schema 2"), (b"{\"type\":\"user\"}".to_vec(), "not a memo"), (b"RPRSX".to_vec(), "not a memo")] {
+    for (file, said) in [
+        (bytes, "schema 2"),
+        (b"{\"type\":\"user\"}".to_vec(), "not a memo"),
+        (b"RPRSX".to_vec(), "not a memo"),
+    ] {
         std::fs::write(&path, &file).unwrap();
         let error = FreezeStore::open(&path).unwrap_err();
         assert!(matches!(error, EngineError::MemoFormat { .. }));

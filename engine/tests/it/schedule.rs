@@ -69,7 +69,8 @@ fn a_closed_segment_is_reusable_and_the_open_rest_is_not() {
 #[test]
 fn long_segments_are_cut_from_their_own_start() {
     let cut = schedule(&messages(&[100, 1100, 64]), &RULES);
-    let expected = [(0, 100, true), (100, 612, true), (612, 1124, true), (1124, 1200, true), (1200, 1264, false)];
+    let expected =
+        [(0, 100, true), (100, 612, true), (612, 1124, true), (1124, 1200, true), (1200, 1264, false)];
     assert_eq!(shapes(&cut), expected);
 }
 
