@@ -7,6 +7,9 @@
 pub mod cost;
 pub mod device;
 pub mod error;
+pub mod exp;
+pub mod kv;
+pub mod ops;
 pub mod tile;
 
 pub use error::KernelError;

@@ -1,0 +1,114 @@
+//! Writes the keys and values of new tokens into their slots, converting to the layer's stored type (bf16 by rounding
+//! to nearest even; f32 unchanged).
+//!
+//! Shapes: k, v (n_tokens, n_kv_heads · head_dim) f32 row-major; slots (n_tokens), slot `t` for token `t`.
+//! Bound by memory. Heads are written in parallel, tokens of a head in order: should a slot be listed twice, the last
+//! token wins on any number of threads. It must not know positions or which slots are free.
+
+use half::bf16;
+
+use crate::cost::Cost;
+use crate::device::{Cpu, Disjoint};
+use crate::kv::{KvDType, KvLayer, Rows, Slot, StoredRowsMut};
+use crate::tile::lanes::{self, Job, Lanes};
+
+/// [`cpu`] equals [`spec`] bit for bit: both round the same way.
+pub const MAX_NMSE: f64 = 0.0;
+
+/// What is written to a slot, value by value: the plain twin of [`cpu`], read back through [`KvLayer::key`].
+pub fn spec(x: f32, dtype: KvDType) -> f32 {
+    match dtype {
+        KvDType::F32 => x,
+        KvDType::BF16 => bf16::from_f32(x).to_f32(),
+    }
+}
+
+/// Stores `k` and `v` at `slots`.
+///
+/// # Panics
+/// If a slot is outside the layer, or `k` or `v` is not one row of the layer for each slot.
+pub fn cpu(cpu: &Cpu, k: &[f32], v: &[f32], slots: &[Slot], layer: &mut KvLayer) {
+    let (n_slots, n_kv_heads, head_dim) = (layer.n_slots(), layer.n_kv_heads(), layer.head_dim());
+    let expected = slots.len() * n_kv_heads * head_dim;
+    assert!(
+        k.len() == expected && v.len() == expected,
+        "kv_store: {} slots of {n_kv_heads} x {head_dim} need {expected} values, got {} keys and {} values",
+        slots.len(),
+        k.len(),
+        v.len()
+    );
+    layer.check_slots(slots);
+    let shape = Shape { n_slots, n_kv_heads, head_dim };
+    match layer.rows_mut() {
+        StoredRowsMut::F32(Rows { keys, values }) => {
+            scatter(cpu, k, slots, keys, shape);
+            scatter(cpu, v, slots, values, shape);
+        }
+        StoredRowsMut::BF16(Rows { keys, values }) => {
+            scatter(cpu, k, slots, keys, shape);
+            scatter(cpu, v, slots, values, shape);
+        }
+    }
+}
+
+/// Cost of [`cpu`].
+pub fn cost(n_tokens: usize, n_kv_heads: usize, head_dim: usize, dtype: KvDType) -> Cost {
+    let values = 2 * (n_tokens * n_kv_heads * head_dim) as u64;
+    Cost { bytes: values * (4 + dtype.bytes() as u64), flops: 0 }
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    n_slots: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+}
+
+/// A type values are stored in.
+trait Stored: Send {
+    fn from_f32(x: f32) -> Self;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> bf16 {
+        bf16::from_bits(crate::tile::bf16::round(x) as u16)
+    }
+}
+
+/// Spreads rows of all heads, token by token, to `out`, head by head.
+fn scatter<T: Stored>(cpu: &Cpu, rows: &[f32], slots: &[Slot], out: &mut [T], shape: Shape) {
+    let Shape { n_slots, n_kv_heads, head_dim } = shape;
+    let heads = Disjoint::new(out);
+    cpu.parallel(n_kv_heads, |head| {
+        for (slot, token) in slots.iter().zip(rows.chunks_exact(n_kv_heads * head_dim)) {
+            let start = (head * n_slots + slot.0 as usize) * head_dim;
+            // SAFETY: an item writes rows of its own head only, one after the other.
+            let to = unsafe { heads.slice(start..start + head_dim) };
+            lanes::run(cpu, Convert { from: &token[head * head_dim..][..head_dim], to });
+        }
+    });
+}
+
+struct Convert<'a, T> {
+    from: &'a [f32],
+    to: &'a mut [T],
+}
+
+impl<T: Stored> Job for Convert<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = T::from_f32(*from);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The ops, one a file: a plain specification, a fast version checked against it, its cost. No op calls another.
+
+pub mod kv_store;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
