@@ -30,7 +30,7 @@ impl Role {
 }
 
 /// One piece of a message's content, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Part {
     /// Text as it was recorded.
@@ -50,7 +50,7 @@ pub enum Part {
 }
 
 /// A tool call made by the assistant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Id that the matching tool message names; as recorded.
     pub id: String,

@@ -1,0 +1,216 @@
+//! How close a session's calls are to the requests that were really sent, and why not closer. Knows no format: an
+//! importer states its reasons, this module orders them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How close to the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The requests themselves were recorded.
+    Exact,
+    /// The requests were rebuilt from recorded messages; what is missing is missing as a whole.
+    Rebuilt,
+    /// Some message bodies are ours, or some recorded messages could not be placed or read.
+    Approximate,
+}
+
+impl Level {
+    /// The word used in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Rebuilt => "rebuilt",
+            Self::Approximate => "approximate",
+        }
+    }
+}
+
+/// One thing that separates a session from what was sent. `count` is how often it applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// The source holds no system prompt.
+    SystemMissing,
+    /// The source holds no tool definitions.
+    ToolsMissing,
+    /// The caller supplied the system prompt.
+    SystemSupplied,
+    /// The caller supplied the tool definitions.
+    ToolsSupplied,
+    /// Requests were rebuilt from a log of messages; blocks the client adds at send time are not in it.
+    RebuiltFromLog,
+    /// Tool-call arguments were recorded parsed: their original bytes are lost.
+    ArgumentsReserialised {
+        /// Tool calls.
+        count: u64,
+    },
+    /// Reasoning is a signature without text.
+    ReasoningHidden {
+        /// Turns.
+        count: u64,
+    },
+    /// Images are placeholders.
+    ImagesAsPlaceholders {
+        /// Images and documents.
+        count: u64,
+    },
+    /// Old tool results were cleared on the request side and are sent as the client's placeholder.
+    ResultsCleared {
+        /// Tool results.
+        count: u64,
+    },
+    /// The client sent a recorded replacement in place of a tool result.
+    ResultsReplaced {
+        /// Tool results.
+        count: u64,
+    },
+    /// History was compacted; what the client attaches again after the summary is not in the file.
+    Compacted {
+        /// Compaction boundaries.
+        count: u64,
+    },
+    /// Client attachments were rendered as text by us.
+    AttachmentsRendered {
+        /// Attachments.
+        count: u64,
+    },
+    /// Large tool results were sent as a preview whose text we rebuilt.
+    ResultsPreviewed {
+        /// Tool results.
+        count: u64,
+    },
+    /// Messages named a parent that was never written; the line before them was taken instead.
+    ParentsGuessed {
+        /// Lines.
+        count: u64,
+    },
+    /// The file records request-side changes of a kind we cannot apply.
+    ProjectionsUnknown {
+        /// Lines.
+        count: u64,
+    },
+    /// Lines could not be read and were skipped.
+    LinesUnreadable {
+        /// Lines.
+        count: u64,
+    },
+    /// Calls were left out because the session exceeds what an import may hold.
+    CallsLeftOut {
+        /// Calls.
+        count: u64,
+    },
+}
+
+impl Reason {
+    /// The level a session can have at best with this reason.
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::SystemSupplied | Self::ToolsSupplied => Level::Exact,
+            Self::SystemMissing
+            | Self::ToolsMissing
+            | Self::RebuiltFromLog
+            | Self::ArgumentsReserialised { .. }
+            | Self::ReasoningHidden { .. }
+            | Self::ImagesAsPlaceholders { .. }
+            | Self::ResultsCleared { .. }
+            | Self::ResultsReplaced { .. }
+            | Self::Compacted { .. } => Level::Rebuilt,
+            Self::AttachmentsRendered { .. }
+            | Self::ResultsPreviewed { .. }
+            | Self::ParentsGuessed { .. }
+            | Self::ProjectionsUnknown { .. }
+            | Self::LinesUnreadable { .. }
+            | Self::CallsLeftOut { .. } => Level::Approximate,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SystemMissing => {
+                f.write_str("the system prompt is not recorded; give it with --system-prompt FILE")
+            }
+            Self::ToolsMissing => f.write_str("the tool definitions are not recorded; give them with --tools FILE"),
+            Self::SystemSupplied => f.write_str("the system prompt was supplied, not recorded"),
+            Self::ToolsSupplied => f.write_str("the tool definitions were supplied, not recorded"),
+            Self::RebuiltFromLog => {
+                f.write_str("requests are rebuilt from the message log; reminders added at send time are not in it")
+            }
+            Self::ArgumentsReserialised { count } => {
+                write!(f, "arguments of {count} tool calls were recorded parsed and are written again as compact JSON")
+            }
+            Self::ReasoningHidden { count } => write!(f, "reasoning of {count} turns is a signature without text"),
+            Self::ImagesAsPlaceholders { count } => write!(f, "{count} images or documents are placeholders"),
+            Self::ResultsCleared { count } => write!(f, "{count} tool results were cleared by microcompaction"),
+            Self::ResultsReplaced { count } => write!(f, "{count} tool results were replaced as the client recorded it"),
+            Self::Compacted { count } => {
+                write!(f, "{count} compactions; files the client attaches again afterwards are not recorded")
+            }
+            Self::AttachmentsRendered { count } => write!(f, "{count} attachments were rendered as text by us"),
+            Self::ResultsPreviewed { count } => write!(f, "{count} large tool results are rebuilt previews"),
+            Self::ParentsGuessed { count } => {
+                write!(f, "{count} lines name a parent that was never written and follow the line before them")
+            }
+            Self::ProjectionsUnknown { count } => {
+                write!(f, "{count} lines change requests in a way that cannot be applied")
+            }
+            Self::LinesUnreadable { count } => write!(f, "{count} lines could not be read"),
+            Self::CallsLeftOut { count } => write!(f, "{count} calls were left out: the session is too large"),
+        }
+    }
+}
+
+/// The fidelity block of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fidelity {
+    /// The worst level of all reasons; `Exact` without any.
+    pub level: Level,
+    /// The reasons, each once, in the order of `Reason`.
+    pub reasons: Vec<Reason>,
+}
+
+impl Fidelity {
+    /// The block for these reasons; reasons with a count of 0 and duplicates are dropped.
+    pub fn from_reasons(reasons: impl IntoIterator<Item = Reason>) -> Self {
+        let mut reasons: Vec<Reason> = reasons.into_iter().filter(|reason| reason.count() != Some(0)).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        let level = reasons.iter().map(Reason::level).max().unwrap_or(Level::Exact);
+        Self { level, reasons }
+    }
+
+    /// Takes `old` out, puts `new` in and settles the level again.
+    pub fn replace(&mut self, old: Reason, new: Reason) {
+        let kept = self.reasons.iter().copied().filter(|reason| *reason != old);
+        *self = Self::from_reasons(kept.chain([new]).collect::<Vec<_>>());
+    }
+}
+
+impl Reason {
+    /// How often the reason applies, where it is counted.
+    pub const fn count(&self) -> Option<u64> {
+        match self {
+            Self::SystemMissing
+            | Self::ToolsMissing
+            | Self::SystemSupplied
+            | Self::ToolsSupplied
+            | Self::RebuiltFromLog => None,
+            Self::ArgumentsReserialised { count }
+            | Self::ReasoningHidden { count }
+            | Self::ImagesAsPlaceholders { count }
+            | Self::ResultsCleared { count }
+            | Self::ResultsReplaced { count }
+            | Self::Compacted { count }
+            | Self::AttachmentsRendered { count }
+            | Self::ResultsPreviewed { count }
+            | Self::ParentsGuessed { count }
+            | Self::ProjectionsUnknown { count }
+            | Self::LinesUnreadable { count }
+            | Self::CallsLeftOut { count } => Some(*count),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the transcripts crate: one binary, one module per subject.
+
+mod shared_set;
