@@ -1,18 +1,62 @@
-//! What can go wrong at the door of an op: a shape, a byte count, a token id. Nothing else can.
+//! What can go wrong at the door of a kernel with data from outside: a shape, a byte count, a token id. Slices whose
+//! lengths the caller computes itself are asserted instead.
+
+use crate::dtype::DType;
 
 /// An input the kernels refuse. Every variant names the subject, what was expected and what came.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
-    /// A slice does not have the length its shape asks for.
+    /// A row does not consist of whole blocks.
     #[error(
-        "{subject}: expected {expected} elements, got {got}; check the shapes the caller derived from the model"
+        "{dtype} rows hold blocks of {block} values, but the matrix has {cols} columns; check the tensor's shape or \
+         requantise it to a type with smaller blocks (Q8_0, Q5_0)"
     )]
-    Length {
-        /// Which argument of which op.
-        subject: &'static str,
-        /// Elements the shape asks for.
+    Columns {
+        /// The number format.
+        dtype: DType,
+        /// Values in a row.
+        cols: usize,
+        /// Values in a block.
+        block: usize,
+    },
+    /// A shape asks for more bytes than can be addressed.
+    #[error("a {dtype} matrix of {rows} x {cols} does not fit the address space; its shape is corrupt")]
+    TooLarge {
+        /// The number format.
+        dtype: DType,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
+    },
+    /// The bytes of a matrix do not match its shape.
+    #[error(
+        "a {dtype} matrix of {rows} x {cols} takes {expected} bytes, got {got}; the file is cut short or the shape \
+         belongs to another tensor"
+    )]
+    Bytes {
+        /// The number format.
+        dtype: DType,
+        /// Rows.
+        rows: usize,
+        /// Values in a row.
+        cols: usize,
+        /// Bytes the shape asks for.
         expected: usize,
-        /// Elements that came.
+        /// Bytes that came.
         got: usize,
+    },
+    /// A token has no row in the embedding.
+    #[error(
+        "token {token} at position {position}: the embedding has {rows} rows; the tokenizer and the model do not \
+         belong together"
+    )]
+    Token {
+        /// The token id.
+        token: u32,
+        /// Its place in the tokens handed in.
+        position: usize,
+        /// Rows of the embedding.
+        rows: usize,
     },
 }

@@ -4,12 +4,17 @@
 //! Reading order: [`device`] (threads and instruction set), [`tile`] (the micro-kernels every fast path is built
 //! from), then the ops.
 
+pub mod buffer;
 pub mod cost;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod exp;
 pub mod kv;
+mod matrix;
 pub mod ops;
+pub mod peak;
+pub mod quant;
 pub mod tile;
 
 pub use error::KernelError;

@@ -1,6 +1,9 @@
 //! The ops, one a file: a plain specification, a fast version checked against it, its cost. No op calls another.
 
+pub mod embedding;
 pub mod kv_store;
+pub mod logits;
+pub mod matmul;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

@@ -4,12 +4,18 @@
 
 use half::bf16;
 
-use super::kernel::{Call, Word};
+use super::kernel::{self, Word};
 use super::lanes::{self, Job, Lanes};
 use super::{NR, Tile};
 use crate::device::Cpu;
 
 impl Word for u32 {
+    fn words(k: usize) -> usize {
+        pairs(k)
+    }
+    fn pack_a<'a>(cpu: &Cpu, rows: usize, k: usize, row: impl Fn(usize) -> &'a [f32], out: &mut [Self]) {
+        pack_a(cpu, rows, k, row, out);
+    }
     #[inline(always)]
     fn multiply<L: Lanes>(lanes: L, a: Self, b: &[Self; NR], acc: L::V) -> L::V {
         lanes.dot_bf16(lanes.splat_i(a), lanes.load_i(b), acc)
@@ -42,7 +48,7 @@ pub fn kernel(cpu: &Cpu, tile: Tile, a: &[u32], b: &[[u32; NR]], c: &mut [f32]) 
 /// As [`kernel`], for A and B.
 pub unsafe fn kernel_at(cpu: &Cpu, tile: Tile, a: &[u32], b: &[[u32; NR]], c: *mut f32) {
     // SAFETY: the caller's promise is passed on.
-    lanes::run(cpu, unsafe { Call::new(tile, a, b, c) });
+    unsafe { kernel::kernel_at(cpu, tile, a, b, c) }
 }
 
 /// The bits of `x` rounded to bf16, to nearest even; NaN stays NaN. Equal to [`bf16::from_f32`], but written so

@@ -1,11 +1,17 @@
 //! The f32 micro-kernel: words are f32 values, each step is one fused multiply-add per element.
 
-use super::kernel::{Call, Word};
-use super::lanes::{self, Lanes};
+use super::kernel::{self, Word};
+use super::lanes::Lanes;
 use super::{NR, Tile};
 use crate::device::Cpu;
 
 impl Word for f32 {
+    fn words(k: usize) -> usize {
+        k
+    }
+    fn pack_a<'a>(_: &Cpu, rows: usize, k: usize, row: impl Fn(usize) -> &'a [Self], out: &mut [Self]) {
+        pack_a(rows, k, row, out);
+    }
     #[inline(always)]
     fn multiply<L: Lanes>(lanes: L, a: Self, b: &[Self; NR], acc: L::V) -> L::V {
         lanes.fma(lanes.splat(a), lanes.load(b), acc)
@@ -32,7 +38,7 @@ pub fn kernel(cpu: &Cpu, tile: Tile, a: &[f32], b: &[[f32; NR]], c: &mut [f32]) 
 /// As [`kernel`], for A and B.
 pub unsafe fn kernel_at(cpu: &Cpu, tile: Tile, a: &[f32], b: &[[f32; NR]], c: *mut f32) {
     // SAFETY: the caller's promise is passed on.
-    lanes::run(cpu, unsafe { Call::new(tile, a, b, c) });
+    unsafe { kernel::kernel_at(cpu, tile, a, b, c) }
 }
 
 /// Packs rows `row(0) .. row(rows - 1)`, `k` values each, into a tile of A: `out[c · rows + i] = row(i)[c]`.

@@ -1,17 +1,36 @@
 //! The one body behind every micro-kernel, generic over the instruction set and the kind of word. It knows no
 //! layout but the one in the parent's table.
 
-use super::lanes::{Job, Lanes};
+use super::lanes::{self, Job, Lanes};
 use super::{MR, NR, Start, Tile};
+use crate::buffer::Plain;
+use crate::device::Cpu;
 
-/// A word of the inner dimension and how two of them are multiplied into the sums.
-pub(super) trait Word: Copy + Send + Sync + 'static {
+/// A word of the inner dimension: how activations become words and how two words are multiplied into the sums.
+pub(crate) trait Word: Plain + Send + Sync {
+    /// Words that hold `k` values.
+    fn words(k: usize) -> usize;
+    /// Packs rows of `k` values into a tile of A.
+    fn pack_a<'a>(cpu: &Cpu, rows: usize, k: usize, row: impl Fn(usize) -> &'a [f32], out: &mut [Self]);
     /// `acc[j] + a · b[j]` for one word of A and a row of a panel.
     fn multiply<L: Lanes>(lanes: L, a: Self, b: &[Self; NR], acc: L::V) -> L::V;
 }
 
+/// Multiplies a packed tile of A by packed panels of B into `c`; shapes and layouts in [`super`].
+///
+/// # Safety
+/// `c` must be valid for reads and writes over the tile's rows and columns, and those elements not in use
+/// elsewhere.
+///
+/// # Panics
+/// If A or B is shorter than the tile says, or the tile has no row or more than [`MR`].
+pub(crate) unsafe fn kernel_at<W: Word>(cpu: &Cpu, tile: Tile, a: &[W], b: &[[W; NR]], c: *mut f32) {
+    // SAFETY: the caller's promise is passed on.
+    lanes::run(cpu, unsafe { Call::new(tile, a, b, c) });
+}
+
 /// One call of a micro-kernel, checked and ready to run.
-pub(super) struct Call<'a, W> {
+struct Call<'a, W> {
     tile: Tile,
     a: &'a [W],
     b: &'a [[W; NR]],
@@ -27,7 +46,7 @@ impl<'a, W: Word> Call<'a, W> {
     ///
     /// # Panics
     /// If the tile has no row, more than [`MR`], or A or B are too short.
-    pub(super) unsafe fn new(tile: Tile, a: &'a [W], b: &'a [[W; NR]], c: *mut f32) -> Self {
+    unsafe fn new(tile: Tile, a: &'a [W], b: &'a [[W; NR]], c: *mut f32) -> Self {
         assert!((1..=MR).contains(&tile.rows), "a tile has 1..={MR} rows, not {}", tile.rows);
         assert!(a.len() >= tile.k * tile.rows, "A: {} words for a tile of {tile:?}", a.len());
         let b_rows = if tile.panels == 0 { 0 } else { (tile.panels - 1) * tile.panel_stride + tile.k };

@@ -23,6 +23,8 @@ pub mod f32;
 mod kernel;
 pub mod lanes;
 
+pub(crate) use kernel::{Word, kernel_at};
+
 /// Rows of the largest tile: 12 x 32 accumulators fill 24 of the 32 AVX-512 registers.
 pub const MR: usize = 12;
 

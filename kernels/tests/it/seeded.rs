@@ -1,5 +1,9 @@
 //! Seeded inputs for the tests: the same values on every machine and in every run.
 
+use half::{bf16, f16};
+use kernels::dtype::DType;
+use kernels::ops::matmul::Matrix;
+
 /// A stream of pseudo-random numbers (splitmix64, Steele, Lea and Flood 2014).
 pub struct Seeded(u64);
 
@@ -24,6 +28,10 @@ impl Seeded {
     pub fn values(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.value()).collect()
     }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.bits() as u8).collect()
+    }
 }
 
 /// The mean squared error of `got` relative to the mean square of `want`.
@@ -36,4 +44,32 @@ pub fn nmse(want: &[f32], got: &[f32]) -> f64 {
 
 pub fn bits_of(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Random bytes that are valid values of `dtype`, of moderate size, for `rows` x `cols`; and their matrix.
+pub fn random_matrix(dtype: DType, rows: usize, cols: usize) -> (Vec<u8>, Matrix) {
+    let mut seeded = Seeded::new((rows * 7919 + cols) as u64);
+    let n_blocks = rows * cols / dtype.block_len();
+    let mut bytes = Vec::new();
+    for _ in 0..n_blocks {
+        let scale = |seeded: &mut Seeded| f16::from_f32(seeded.value() * 0.01).to_le_bytes();
+        let mut block = match dtype {
+            DType::F32 => seeded.value().to_le_bytes().to_vec(),
+            DType::F16 => f16::from_f32(seeded.value()).to_le_bytes().to_vec(),
+            DType::BF16 => bf16::from_f32(seeded.value()).to_le_bytes().to_vec(),
+            DType::Q8_0 | DType::Q5_0 | DType::Q4K | DType::Q6K => seeded.bytes(dtype.block_bytes()),
+        };
+        let scales: &[usize] = match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => &[],
+            DType::Q8_0 | DType::Q5_0 => &[0],
+            DType::Q4K => &[0, 2],
+            DType::Q6K => &[208],
+        };
+        for at in scales {
+            block[*at..at + 2].copy_from_slice(&scale(&mut seeded));
+        }
+        bytes.extend(block);
+    }
+    let matrix = Matrix::from_bytes(dtype, rows, cols, &bytes).unwrap();
+    (bytes, matrix)
 }

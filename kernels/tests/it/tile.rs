@@ -206,7 +206,7 @@ impl Job for Every {
             l.to_f32(u),
             l.to_f32(i),
             l.to_f32(half),
-            l.to_f32(l.or(l.and(u, l.splat_i(0x0f)), l.shl::<9>(l.shr::<3>(u)))),
+            l.to_f32(l.or(l.and(u, l.splat_i(0x0f)), l.shl(l.shr(u, 3), 9))),
             l.to_f32(l.sub_i(u, l.splat_i(77))),
             l.f16_to_f32(half),
         ];

@@ -79,6 +79,11 @@ impl Lanes for Avx2 {
         from_fn(|r| unsafe { _mm256_loadu_si256(row.as_ptr().add(WIDTH * r).cast()) })
     }
     #[inline(always)]
+    fn load_u16(self, row: &[u16; NR]) -> Self::I {
+        // SAFETY: all four quarters lie in the row; the load needs no alignment.
+        from_fn(|r| unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(row.as_ptr().add(WIDTH * r).cast())) })
+    }
+    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         // SAFETY: the token exists, so the features do.
         from_fn(|r| unsafe { _mm256_cvtepu8_epi32(self.bytes(row, r)) })
@@ -99,14 +104,14 @@ impl Lanes for Avx2 {
         from_fn(|r| unsafe { _mm256_or_si256(a[r], b[r]) })
     }
     #[inline(always)]
-    fn shl<const N: u32>(self, a: Self::I) -> Self::I {
+    fn shl(self, a: Self::I, n: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_sll_epi32(a[r], _mm_cvtsi32_si128(N.cast_signed())) })
+        from_fn(|r| unsafe { _mm256_sll_epi32(a[r], _mm_cvtsi32_si128(n.cast_signed())) })
     }
     #[inline(always)]
-    fn shr<const N: u32>(self, a: Self::I) -> Self::I {
+    fn shr(self, a: Self::I, n: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_srl_epi32(a[r], _mm_cvtsi32_si128(N.cast_signed())) })
+        from_fn(|r| unsafe { _mm256_srl_epi32(a[r], _mm_cvtsi32_si128(n.cast_signed())) })
     }
     #[inline(always)]
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {

@@ -91,6 +91,16 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         unsafe { [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(16).cast())] }
     }
     #[inline(always)]
+    fn load_u16(self, row: &[u16; NR]) -> Self::I {
+        // SAFETY: both halves lie in the row; the load needs no alignment.
+        unsafe {
+            [
+                _mm512_cvtepu16_epi32(_mm256_loadu_si256(row.as_ptr().cast())),
+                _mm512_cvtepu16_epi32(_mm256_loadu_si256(row.as_ptr().add(16).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         // SAFETY: the token exists, so the features do.
         unsafe { [_mm512_cvtepu8_epi32(self.bytes(row, 0)), _mm512_cvtepu8_epi32(self.bytes(row, 1))] }
@@ -109,14 +119,20 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         both!(_mm512_or_si512(a, b))
     }
     #[inline(always)]
-    fn shl<const N: u32>(self, a: Self::I) -> Self::I {
+    fn shl(self, a: Self::I, n: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_slli_epi32::<N>(a[0]), _mm512_slli_epi32::<N>(a[1])] }
+        unsafe {
+            let n = _mm_cvtsi32_si128(n.cast_signed());
+            [_mm512_sll_epi32(a[0], n), _mm512_sll_epi32(a[1], n)]
+        }
     }
     #[inline(always)]
-    fn shr<const N: u32>(self, a: Self::I) -> Self::I {
+    fn shr(self, a: Self::I, n: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_srli_epi32::<N>(a[0]), _mm512_srli_epi32::<N>(a[1])] }
+        unsafe {
+            let n = _mm_cvtsi32_si128(n.cast_signed());
+            [_mm512_srl_epi32(a[0], n), _mm512_srl_epi32(a[1], n)]
+        }
     }
     #[inline(always)]
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {

@@ -45,6 +45,8 @@ pub trait Lanes: Copy {
     fn splat_i(self, x: u32) -> Self::I;
     /// A row of words from memory.
     fn load_i(self, row: &[u32; NR]) -> Self::I;
+    /// A row of 16-bit values, each extended with zeros.
+    fn load_u16(self, row: &[u16; NR]) -> Self::I;
     /// A row of bytes, each extended with zeros.
     fn load_u8(self, row: &[u8; NR]) -> Self::I;
     /// A row of bytes, each extended with its sign.
@@ -53,10 +55,10 @@ pub trait Lanes: Copy {
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a | b`.
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
-    /// `a << N`.
-    fn shl<const N: u32>(self, a: Self::I) -> Self::I;
-    /// `a >> N`, filling with zeros.
-    fn shr<const N: u32>(self, a: Self::I) -> Self::I;
+    /// `a << n`, `n < 32`.
+    fn shl(self, a: Self::I, n: u32) -> Self::I;
+    /// `a >> n`, `n < 32`, filling with zeros.
+    fn shr(self, a: Self::I, n: u32) -> Self::I;
     /// `a - b`, wrapping.
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Signed integers to f32.

@@ -52,6 +52,10 @@ impl Lanes for Portable {
         *row
     }
     #[inline(always)]
+    fn load_u16(self, row: &[u16; NR]) -> Self::I {
+        row.map(u32::from)
+    }
+    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         row.map(u32::from)
     }
@@ -68,12 +72,12 @@ impl Lanes for Portable {
         from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
-    fn shl<const N: u32>(self, a: Self::I) -> Self::I {
-        a.map(|x| x << N)
+    fn shl(self, a: Self::I, n: u32) -> Self::I {
+        a.map(|x| x << n)
     }
     #[inline(always)]
-    fn shr<const N: u32>(self, a: Self::I) -> Self::I {
-        a.map(|x| x >> N)
+    fn shr(self, a: Self::I, n: u32) -> Self::I {
+        a.map(|x| x >> n)
     }
     #[inline(always)]
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {

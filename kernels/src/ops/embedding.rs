@@ -1,0 +1,98 @@
+//! The rows of the embedding matrix that belong to tokens: `out[t, c] = w[tokens[t], c]`, decoded exactly.
+//!
+//! Shapes: w (n_vocab, dim) a [`Matrix`]; out (n_tokens, dim) f32, row-major. It knows nothing of what the tokens
+//! spell.
+
+use crate::cost::Cost;
+use crate::device::Cpu;
+use crate::error::KernelError;
+use crate::ops::matmul::Matrix;
+
+/// The largest squared relative error allowed between `spec` and `cpu`: none, both decode the same bytes exactly.
+#[cfg(test)]
+const MAX_NMSE: f64 = 0.0;
+
+/// The plain version.
+///
+/// # Errors
+/// [`KernelError::Token`] if a token has no row.
+///
+/// # Panics
+/// If `out` is not one row for each token.
+pub fn spec(tokens: &[u32], w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+    assert_eq!(out.len(), tokens.len() * w.cols(), "embedding: out of {} tokens", tokens.len());
+    check(tokens, w)?;
+    for (t, token) in tokens.iter().enumerate() {
+        w.row(*token as usize, &mut out[t * w.cols()..][..w.cols()]);
+    }
+    Ok(())
+}
+
+/// The fast version: a token is an item of work.
+///
+/// # Errors
+/// [`KernelError::Token`] if a token has no row; nothing is written then.
+///
+/// # Panics
+/// If `out` is not one row for each token.
+pub fn cpu(cpu: &Cpu, tokens: &[u32], w: &Matrix, out: &mut [f32]) -> Result<(), KernelError> {
+    assert_eq!(out.len(), tokens.len() * w.cols(), "embedding: out of {} tokens", tokens.len());
+    check(tokens, w)?;
+    cpu.parallel_chunks(out, w.cols(), |t, row| w.row(tokens[t] as usize, row));
+    Ok(())
+}
+
+/// Reads a row of w and writes one of f32 for each token; no arithmetic.
+pub fn cost(n_tokens: usize, w: &Matrix) -> Cost {
+    let (n, cols, dtype) = (n_tokens as u64, w.cols() as u64, w.dtype());
+    Cost { bytes: n * (cols / dtype.block_len() as u64 * dtype.block_bytes() as u64 + 4 * cols), flops: 0 }
+}
+
+/// Every token has a row.
+fn check(tokens: &[u32], w: &Matrix) -> Result<(), KernelError> {
+    match tokens.iter().position(|token| *token as usize >= w.rows()) {
+        None => Ok(()),
+        Some(position) => Err(KernelError::Token { token: tokens[position], position, rows: w.rows() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::dtype::DType;
+
+    fn matrix() -> Matrix {
+        let bytes: Vec<u8> = (0..40 * 3).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        Matrix::from_bytes(DType::F32, 40, 3, &bytes).unwrap()
+    }
+
+    #[test]
+    fn each_token_gets_its_row_on_any_number_of_threads() {
+        let (w, tokens) = (matrix(), [39, 0, 33, 33]);
+        let mut want = vec![0.0; 12];
+        spec(&tokens, &w, &mut want).unwrap();
+        assert_eq!(want, [117.0, 118.0, 119.0, 0.0, 1.0, 2.0, 99.0, 100.0, 101.0, 99.0, 100.0, 101.0]);
+        for threads in 1..=3 {
+            let mut got = vec![f32::NAN; 12];
+            cpu(&Cpu::new(NonZeroUsize::new(threads)), &tokens, &w, &mut got).unwrap();
+            let error: f64 = want.iter().zip(&got).map(|(w, g)| f64::from(w - g).powi(2)).sum();
+            assert!(error <= MAX_NMSE);
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_row_is_named_and_nothing_is_written() {
+        let mut out = vec![7.0; 6];
+        let error = cpu(&Cpu::new(NonZeroUsize::new(1)), &[1, 40], &matrix(), &mut out).unwrap_err();
+        assert_eq!(error, KernelError::Token { token: 40, position: 1, rows: 40 });
+        assert_eq!(out, [7.0; 6]);
+        assert!(spec(&[40], &matrix(), &mut out[..3]).unwrap_err().to_string().contains("40 rows"));
+    }
+
+    #[test]
+    fn the_cost_counts_rows_not_the_matrix() {
+        assert_eq!(cost(2, &matrix()), Cost { bytes: 2 * (12 + 12), flops: 0 });
+    }
+}
