@@ -11,6 +11,7 @@ pub mod dtype;
 pub mod error;
 pub mod exp;
 pub mod kv;
+mod kv_tile;
 mod matrix;
 pub mod ops;
 pub mod peak;

@@ -1,5 +1,6 @@
 //! The ops, one a file: a plain specification, a fast version checked against it, its cost. No op calls another.
 
+pub mod attention;
 pub mod embedding;
 pub mod kv_store;
 pub mod logits;
@@ -7,3 +8,4 @@ pub mod matmul;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
+pub mod tail_score;

@@ -1,0 +1,133 @@
+//! The gathers of the parent module in AVX-512: registers of 16 words, transposed by shuffles. A decode step reads
+//! each key and value once, so gathering has to keep up with memory; the plain loops move four bytes a cycle.
+
+use std::arch::x86_64::*;
+use std::array::from_fn;
+
+use half::bf16;
+
+use super::{KEY_TILE, TileSource, key_rows, value_rows};
+use crate::device::{Cpu, Isa};
+use crate::tile::NR;
+
+/// Words of a register.
+const WIDTH: usize = 16;
+
+pub(super) fn gather_keys_f32(cpu: &Cpu, source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
+    assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= key_rows::<f32>(source.head_dim));
+    let panels = panels.as_mut_ptr().cast::<[u32; NR]>();
+    // SAFETY: the instruction set and the panels were checked above; a `TileSource` has checked its slots. An f32 is
+    // one word, and every bit pattern is valid as f32 and as u32.
+    unsafe { transpose_rows(source.rows.as_ptr().cast(), source.head_dim, source, panels) }
+}
+
+pub(super) fn gather_keys_bf16(cpu: &Cpu, source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
+    assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= key_rows::<u32>(source.head_dim));
+    // SAFETY: as above; two bf16 are one word and a KV layer has an even `head_dim`.
+    unsafe { transpose_rows(source.rows.as_ptr().cast(), source.head_dim / 2, source, panels.as_mut_ptr()) }
+}
+
+pub(super) fn gather_values_bf16(cpu: &Cpu, source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
+    assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= value_rows::<u32>(source.head_dim));
+    // SAFETY: as above.
+    unsafe { interleave_rows(source, panels) }
+}
+
+/// Pairs of rows as words: key `i` in the low half, key `i + KEY_TILE / 2` in the high half.
+///
+/// # Safety
+/// The machine has [`Isa::Avx512`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn interleave_rows(source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
+    let TileSource { rows, head_dim, slots } = source;
+    // Half-word lane 2i takes value i of the first row, lane 2i + 1 value i of the second; `high` starts at value 16.
+    let [low, high] = [0, 16].map(|first| {
+        let lanes: [u16; 2 * WIDTH] = from_fn(|i| (first + i / 2 + 32 * (i % 2)) as u16);
+        // SAFETY: the array is 64 bytes.
+        unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+    });
+    for (start, panel) in (0..head_dim).step_by(NR).zip(panels.chunks_exact_mut(KEY_TILE / 2)) {
+        let mask = u32::MAX >> (NR - (head_dim - start).min(NR));
+        let load = |key: usize| match slots.get(key) {
+            // SAFETY: the slot exists, and the mask ends the load at the end of its row.
+            Some(slot) => unsafe {
+                _mm512_maskz_loadu_epi16(mask, rows.as_ptr().add(slot.0 as usize * head_dim + start).cast())
+            },
+            None => _mm512_setzero_si512(),
+        };
+        for (key, words) in panel.iter_mut().enumerate() {
+            let (a, b) = (load(key), load(key + KEY_TILE / 2));
+            // SAFETY: a panel row is two registers.
+            unsafe {
+                _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_permutex2var_epi16(a, low, b));
+                _mm512_storeu_si512(
+                    words.as_mut_ptr().add(WIDTH).cast(),
+                    _mm512_permutex2var_epi16(a, high, b),
+                );
+            }
+        }
+    }
+}
+
+/// Writes rows of `row_words` words as columns: `(KEY_TILE / NR, row_words, NR)`. `words` are the rows of `source`.
+///
+/// # Safety
+/// The machine has [`Isa::Avx512`]; `words` holds `row_words` words for each slot, `panels` has room for the tile.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose_rows<T>(
+    words: *const u32,
+    row_words: usize,
+    source: TileSource<'_, T>,
+    panels: *mut [u32; NR],
+) {
+    for first_key in (0..KEY_TILE).step_by(WIDTH) {
+        for word in (0..row_words).step_by(WIDTH) {
+            let width = (row_words - word).min(WIDTH);
+            let mask = u16::MAX >> (WIDTH - width);
+            let block = from_fn(|i| match source.slots.get(first_key + i) {
+                // SAFETY: the slot exists, and the mask ends the load at the end of its row.
+                Some(slot) => unsafe {
+                    _mm512_maskz_loadu_epi32(mask, words.add(slot.0 as usize * row_words + word).cast())
+                },
+                None => _mm512_setzero_si512(),
+            });
+            for (i, column) in transpose(block).into_iter().enumerate().take(width) {
+                // SAFETY: one of the panel's rows, and half of it: first_key % NR is 0 or 16.
+                unsafe {
+                    let row = panels.add(first_key / NR * row_words + word + i);
+                    _mm512_storeu_si512(row.cast::<u32>().add(first_key % NR).cast(), column);
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of 16 rows of 16 words: pairs, then quads inside 128-bit lanes, then the lanes themselves.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(rows: [__m512i; WIDTH]) -> [__m512i; WIDTH] {
+    let zero = _mm512_setzero_si512();
+    // quads[4g + c], 128-bit lane L: rows 4g..4g + 4 of column 4L + c.
+    let mut quads = [zero; WIDTH];
+    for (quad, rows) in quads.chunks_exact_mut(4).zip(rows.chunks_exact(4)) {
+        let (ab_low, ab_high) =
+            (_mm512_unpacklo_epi32(rows[0], rows[1]), _mm512_unpackhi_epi32(rows[0], rows[1]));
+        let (cd_low, cd_high) =
+            (_mm512_unpacklo_epi32(rows[2], rows[3]), _mm512_unpackhi_epi32(rows[2], rows[3]));
+        quad[0] = _mm512_unpacklo_epi64(ab_low, cd_low);
+        quad[1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+        quad[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+        quad[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+    }
+    let mut columns = [zero; WIDTH];
+    for c in 0..4 {
+        let (a, b, d, e) = (quads[c], quads[4 + c], quads[8 + c], quads[12 + c]);
+        let (ab_even, ab_odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (de_even, de_odd) = (_mm512_shuffle_i32x4::<0x88>(d, e), _mm512_shuffle_i32x4::<0xdd>(d, e));
+        columns[c] = _mm512_shuffle_i32x4::<0x88>(ab_even, de_even);
+        columns[4 + c] = _mm512_shuffle_i32x4::<0x88>(ab_odd, de_odd);
+        columns[8 + c] = _mm512_shuffle_i32x4::<0xdd>(ab_even, de_even);
+        columns[12 + c] = _mm512_shuffle_i32x4::<0xdd>(ab_odd, de_odd);
+    }
+    columns
+}

@@ -1,0 +1,275 @@
+//! The walk over query tiles, key splits and key tiles, and how it is spread over threads. It knows the order of work
+//! and its memory; the arithmetic is in [`super::state`] and the micro-kernels.
+//!
+//! An item of parallel work is a tile of queries of one KV head, all query heads of its group beside each other so
+//! that a gathered tile of keys serves them all. Where that gives too few items (decode), the splits of the keys are
+//! items too and their states are merged afterwards. Both ways fold the same states in the same order.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use super::Shape;
+use super::state::{Merge, State, Weigh};
+use crate::buffer::scratch;
+use crate::device::{Cpu, Disjoint};
+use crate::kv::{Rows, Slot};
+use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows, value_rows};
+use crate::tile::lanes;
+use crate::tile::{MR, NR, Start, Tile};
+
+/// Positions folded into one state before it is merged: part of the result's definition, so never tuned by machine.
+const KEY_SPLIT: usize = 1024;
+
+/// Most rows (tokens times query heads of a KV head) of a query tile: their queries, state and one tile of keys stay in
+/// a 1 MiB L2 cache up to a head_dim of 256.
+const MAX_ROWS: usize = 264;
+
+/// Fewest rows worth gathering a tile of keys for, when there could be more items.
+const MIN_ROWS: usize = 48;
+
+/// Items per thread below which work is cut finer, so that the last item does not leave threads idle for long.
+const ITEMS_PER_THREAD: usize = 4;
+
+/// One call, checked.
+pub(super) struct Problem<'a, T> {
+    pub q: &'a [f32],
+    pub rows: Rows<&'a [T]>,
+    pub slots: &'a [Slot],
+    pub shape: Shape,
+}
+
+/// Neighbouring tokens of one KV head. Its rows are its tokens' query heads, token by token.
+#[derive(Clone, Copy)]
+struct QueryTile {
+    kv_head: usize,
+    first_token: usize,
+    n_tokens: usize,
+}
+
+/// Computes every output.
+pub(super) fn run<W: KvWord>(cpu: &Cpu, problem: &Problem<'_, W::Stored>, out: &mut [f32]) {
+    let shape = problem.shape;
+    if shape.n_tokens == 0 {
+        return;
+    }
+    let items = ITEMS_PER_THREAD * cpu.threads();
+    let rows = shape.n_tokens * shape.group() / items.div_ceil(shape.n_kv_heads);
+    let tile_tokens = (rows.clamp(MIN_ROWS, MAX_ROWS) / shape.group()).clamp(1, shape.n_tokens);
+    let tiles: Vec<QueryTile> = (0..shape.n_kv_heads)
+        .flat_map(|kv_head| (0..shape.n_tokens).step_by(tile_tokens).map(move |first| (kv_head, first)))
+        .map(|(kv_head, first_token)| {
+            let n_tokens = tile_tokens.min(shape.n_tokens - first_token);
+            QueryTile { kv_head, first_token, n_tokens }
+        })
+        .collect();
+    let out = Disjoint::new(out);
+    if tiles.len() < items && tiles.len() == shape.n_kv_heads {
+        run_splits::<W>(cpu, problem, &tiles, &out);
+    } else {
+        // The last tokens see the most keys: the longest items first, so that the short ones fill the end.
+        cpu.parallel(tiles.len(), |i| run_tile::<W>(cpu, problem, tiles[tiles.len() - 1 - i], &out));
+    }
+}
+
+/// One item: a query tile over all its splits, in order.
+fn run_tile<W: KvWord>(
+    cpu: &Cpu,
+    problem: &Problem<'_, W::Stored>,
+    tile: QueryTile,
+    out: &Disjoint<'_, f32>,
+) {
+    let (rows, width) = (tile.rows(&problem.shape), problem.shape.width());
+    let state_len = State::len(rows, width);
+    scratch(2 * state_len, |memory: &mut [f32]| {
+        let (first, second) = memory.split_at_mut(state_len);
+        let (mut total, mut part) = (State::new(first, rows, width), State::new(second, rows, width));
+        fold_split::<W>(cpu, problem, tile, 0, &mut total);
+        for split in 1..tile.splits(&problem.shape) {
+            fold_split::<W>(cpu, problem, tile, split, &mut part);
+            lanes::run(cpu, Merge { into: &mut total, from: &part, scale: problem.shape.scale() });
+        }
+        tile.write(&problem.shape, &total, out);
+    });
+}
+
+/// Few items: every split of every tile at once, then the merges.
+fn run_splits<W: KvWord>(
+    cpu: &Cpu,
+    problem: &Problem<'_, W::Stored>,
+    tiles: &[QueryTile],
+    out: &Disjoint<'_, f32>,
+) {
+    // One tile to each KV head, so all have the same rows and splits.
+    let Some(first) = tiles.first() else { return };
+    let (rows, width) = (first.rows(&problem.shape), problem.shape.width());
+    let (splits, state_len) = (first.splits(&problem.shape), State::len(rows, width));
+    scratch(tiles.len() * splits * state_len, |memory: &mut [f32]| {
+        cpu.parallel_chunks(memory, state_len, |i, memory| {
+            let mut state = State::new(memory, rows, width);
+            fold_split::<W>(cpu, problem, tiles[i / splits], i % splits, &mut state);
+        });
+        cpu.parallel_chunks(memory, splits * state_len, |i, memory| {
+            let mut states = memory.chunks_exact_mut(state_len).map(|m| State::new(m, rows, width));
+            let Some(mut total) = states.next() else { return };
+            for part in states {
+                lanes::run(cpu, Merge { into: &mut total, from: &part, scale: problem.shape.scale() });
+            }
+            tiles[i].write(&problem.shape, &total, out);
+        });
+    });
+}
+
+/// The state of a query tile over one split of the keys.
+fn fold_split<W: KvWord>(
+    cpu: &Cpu,
+    problem: &Problem<'_, W::Stored>,
+    tile: QueryTile,
+    split: usize,
+    state: &mut State<'_>,
+) {
+    state.clear();
+    let shape = &problem.shape;
+    let head_dim = shape.head_dim;
+    let row_words = head_dim / W::VALUES;
+    let blocks = [
+        (state.rows() * row_words).div_ceil(NR),
+        key_rows::<W>(head_dim),
+        value_rows::<W>(head_dim),
+        (MR * KEY_TILE / W::VALUES).div_ceil(NR),
+    ];
+    scratch(blocks.iter().sum(), |memory: &mut [[W; NR]]| {
+        let (queries, memory) = memory.split_at_mut(blocks[0]);
+        let (keys, memory) = memory.split_at_mut(blocks[1]);
+        let (values, weights) = memory.split_at_mut(blocks[2]);
+        let (queries, weights) = (queries.as_flattened_mut(), weights.as_flattened_mut());
+        tile.pack_queries(cpu, problem, queries);
+        let head = tile.kv_head * shape.n_slots * head_dim..(tile.kv_head + 1) * shape.n_slots * head_dim;
+        let end = tile.end(shape).min((split + 1) * KEY_SPLIT);
+        for first_key in (split * KEY_SPLIT..end).step_by(KEY_TILE) {
+            let slots = &problem.slots[first_key..shape.kv_len.min(first_key + KEY_TILE)];
+            W::gather_keys(cpu, TileSource::new(&problem.rows.keys[head.clone()], head_dim, slots), keys);
+            W::gather_values(
+                cpu,
+                TileSource::new(&problem.rows.values[head.clone()], head_dim, slots),
+                values,
+            );
+            let panels = Panels { first_key, keys, values };
+            fold_keys(cpu, shape, tile, (queries, &panels), weights, state);
+        }
+    });
+}
+
+/// A gathered tile of keys and values.
+struct Panels<'a, W> {
+    first_key: usize,
+    keys: &'a [[W; NR]],
+    values: &'a [[W; NR]],
+}
+
+/// Folds one tile of keys into the state, a block of rows at a time.
+fn fold_keys<W: KvWord>(
+    cpu: &Cpu,
+    shape: &Shape,
+    tile: QueryTile,
+    (queries, panels): (&[W], &Panels<'_, W>),
+    weights: &mut [W],
+    state: &mut State<'_>,
+) {
+    let (row_words, depth, width) = (shape.head_dim / W::VALUES, KEY_TILE / W::VALUES, shape.width());
+    let mut scores = [0.0; MR * KEY_TILE];
+    let mut visible = [0; MR];
+    for (first_row, n) in row_blocks(state.rows()) {
+        let visible = &mut visible[..n];
+        for (i, visible) in visible.iter_mut().enumerate() {
+            *visible =
+                (tile.position(shape, first_row + i) + 1).saturating_sub(panels.first_key).min(KEY_TILE);
+        }
+        if visible.iter().all(|v| *v == 0) {
+            continue;
+        }
+        let product = Tile {
+            rows: n,
+            k: row_words,
+            panels: KEY_TILE / NR,
+            panel_stride: row_words,
+            ldc: KEY_TILE,
+            start: Start::Zero,
+        };
+        W::multiply(cpu, product, &queries[first_row * row_words..], panels.keys, &mut scores);
+        let scale = shape.scale();
+        lanes::run(cpu, Weigh { state, first_row, scores: &mut scores, visible, scale, weights });
+        let product = Tile {
+            rows: n,
+            k: depth,
+            panels: width / NR,
+            panel_stride: depth,
+            ldc: width,
+            start: Start::Resume,
+        };
+        W::multiply(cpu, product, weights, panels.values, &mut state.outputs[first_row * width..]);
+    }
+}
+
+/// The blocks of at most `MR` rows the micro-kernels take: first row and number of rows.
+fn row_blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).step_by(MR).map(move |first| (first, MR.min(rows - first)))
+}
+
+impl QueryTile {
+    fn rows(&self, shape: &Shape) -> usize {
+        self.n_tokens * shape.group()
+    }
+
+    /// The position of a row's token.
+    fn position(&self, shape: &Shape, row: usize) -> usize {
+        shape.prefix() + self.first_token + row / shape.group()
+    }
+
+    /// One past the last position any row sees.
+    fn end(&self, shape: &Shape) -> usize {
+        shape.prefix() + self.first_token + self.n_tokens
+    }
+
+    /// Splits of the keys its rows see.
+    fn splits(&self, shape: &Shape) -> usize {
+        self.end(shape).div_ceil(KEY_SPLIT)
+    }
+
+    /// Where the row's values lie in q and in the output.
+    fn values(&self, shape: &Shape, row: usize) -> Range<usize> {
+        let head = self.kv_head * shape.group() + row % shape.group();
+        let start = ((self.first_token + row / shape.group()) * shape.n_heads + head) * shape.head_dim;
+        start..start + shape.head_dim
+    }
+
+    /// Packs the queries block by block, each a tile of A.
+    fn pack_queries<W: KvWord>(&self, cpu: &Cpu, problem: &Problem<'_, W::Stored>, out: &mut [W]) {
+        let shape = &problem.shape;
+        let row_words = shape.head_dim / W::VALUES;
+        for (first_row, n) in row_blocks(self.rows(shape)) {
+            let row = |i: usize| &problem.q[self.values(shape, first_row + i)];
+            W::pack_a(cpu, n, shape.head_dim, row, &mut out[first_row * row_words..][..n * row_words]);
+        }
+    }
+
+    /// Writes the outputs of a finished state.
+    fn write(&self, shape: &Shape, state: &State<'_>, out: &Disjoint<'_, f32>) {
+        for row in 0..state.rows() {
+            // SAFETY: a row of a token and head belongs to one query tile, and a tile to one item.
+            let out = unsafe { out.slice(self.values(shape, row)) };
+            state.finish(row, out);
+        }
+    }
+}
+
+impl Shape {
+    /// Values of a state's output row: `head_dim` in whole panels.
+    fn width(&self) -> usize {
+        self.head_dim.next_multiple_of(NR)
+    }
+
+    /// What raw scores are multiplied with before `2^x`.
+    fn scale(&self) -> f32 {
+        LOG2_E / (self.head_dim as f32).sqrt()
+    }
+}
