@@ -1,3 +1,27 @@
 //! The reference engine: messages in, tokens and stage times out. It returns facts (tokens, spans, counts); it
 //! never names a metric, never logs on the request path and never writes a record.
 #![deny(unsafe_code)]
+
+pub mod chat;
+pub mod compress;
+pub mod config;
+pub mod describe;
+pub mod digest;
+pub mod engine;
+pub mod error;
+pub mod gguf;
+pub mod kv;
+pub mod mapped;
+pub mod model;
+pub mod model_source;
+pub mod request;
+pub mod residency;
+pub mod safetensors_folder;
+pub mod sample;
+pub mod schedule;
+pub mod shapes;
+pub mod spans;
+mod synthetic;
+pub mod tensors;
+pub mod tokenizer;
+pub mod weights;

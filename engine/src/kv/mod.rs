@@ -3,5 +3,6 @@
 
 pub use kernels::kv::Slot;
 
+pub mod cache;
 pub mod pool;
 pub mod prefix;

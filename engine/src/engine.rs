@@ -1,0 +1,328 @@
+//! One request, read top to bottom: render, compress what is new, look up, restore, prefill the rest, sample, decode,
+//! publish. Everything else of the crate computes for this file and returns.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use kernels::device::Cpu;
+use transcripts::message::{Message, Role};
+
+use crate::chat::{Generation, Thinking};
+use crate::compress::compressor::{Compressed, Compressor};
+use crate::compress::freeze::OpenReport;
+use crate::compress::scorer::Scorer;
+use crate::error::EngineError;
+use crate::kv::cache::{KvCache, Sequence};
+use crate::kv::prefix::{Identity, IdentityParts, Prompt};
+use crate::model::qwen3::{Qwen3, Scratch};
+use crate::model_source::Model;
+use crate::request::{
+    ArmSettings, CachePolicy, CacheState, EngineOptions, FinishReason, Request, Residency, Response, Verify,
+};
+use crate::residency::Resident;
+use crate::sample::Sampler;
+use crate::schedule::Rules;
+use crate::spans::{Stage, StageClock};
+use crate::tokenizer::Specials;
+
+/// Models on a device, and the state of one arm.
+pub struct Engine {
+    options: EngineOptions,
+    cpu: Cpu,
+    target: Resident,
+    drafter: Option<Resident>,
+    identity: Identity,
+    arm: Option<Arm>,
+}
+
+/// What an arm builds up from call to call; a fresh one is made by [`Engine::start`].
+struct Arm {
+    settings: ArmSettings,
+    cache: KvCache,
+    compressor: Option<Compressor>,
+    scratch: Scratch,
+}
+
+/// The prompt of a call, ready to run.
+struct Ready<'a> {
+    tokens: Vec<u32>,
+    raw_tokens: usize,
+    compressed: Compressed<'a>,
+    frozen_hits: u64,
+    tokens_scored: u64,
+}
+
+/// What a forward pass of one call needs.
+struct Run<'a> {
+    model: Qwen3<'a>,
+    eos: &'a [u32],
+    sequence: &'a Sequence,
+    sampler: Sampler,
+}
+
+/// The tokens a call generated, and when.
+struct Generated {
+    ids: Vec<u32>,
+    finish_reason: FinishReason,
+    first_logits: Vec<f32>,
+    ttft: Duration,
+    e2e: Duration,
+}
+
+impl Engine {
+    /// Opens the models and loads the target's weights.
+    ///
+    /// # Errors
+    /// A model file is missing, damaged or of an unknown kind, or does not fit into memory.
+    pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let cpu = Cpu::new(options.threads);
+        let mut target = Resident::open(&options.target)?;
+        let drafter = options.drafter.as_ref().map(Resident::open).transpose()?;
+        target.load(&cpu)?;
+        let identity = Identity::new(&IdentityParts {
+            model_digest: &target.model().digest,
+            kv_dtype: &target.kv_dtype().to_string(),
+            kernels: &cpu.isa().to_string(),
+            rules: Rules::new(target.model().tokenizer.id("<|im_start|>")?),
+        });
+        Ok(Self { options, cpu, target, drafter, identity, arm: None })
+    }
+
+    /// The target, as opened.
+    pub const fn target(&self) -> &Resident {
+        &self.target
+    }
+
+    /// The drafter, as opened, if there is one.
+    pub const fn drafter(&self) -> Option<&Resident> {
+        self.drafter.as_ref()
+    }
+
+    /// What opening the memo of frozen messages found, for an arm that keeps it in a file.
+    pub fn memo(&self) -> Option<&OpenReport> {
+        self.arm.as_ref()?.compressor.as_ref()?.opened()
+    }
+
+    /// The device.
+    pub const fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Begins an arm from a fresh state: empty cache, empty memo (or the one of its file), models as its residency
+    /// wants them between calls.
+    ///
+    /// # Errors
+    /// The arm compresses and there is no drafter; the KV budget holds no token; the memo's file cannot be read.
+    pub fn start(&mut self, settings: ArmSettings) -> Result<(), EngineError> {
+        self.arm = None;
+        let compressor = match &settings.compression {
+            None => None,
+            Some(compression) => {
+                let drafter = self.drafter.as_mut().ok_or(EngineError::NoDrafter)?;
+                let model = drafter.model();
+                let (digest, tokenizer) = (model.digest.clone(), model.tokenizer.digest().to_owned());
+                match settings.residency {
+                    Residency::Resident => drafter.load(&self.cpu)?,
+                    Residency::Parked => drafter.park(),
+                }
+                Some(Compressor::new(compression.clone(), digest, tokenizer)?)
+            }
+        };
+        self.target.load(&self.cpu)?;
+        let config = &self.target.model().config;
+        let cache = KvCache::new(config, self.target.kv_dtype(), self.options.kv_budget_bytes, settings.cache)?;
+        self.arm = Some(Arm { settings, cache, compressor, scratch: Scratch::default() });
+        Ok(())
+    }
+
+    /// Answers one call. The state of the arm moves on; what is generated is returned and not kept.
+    ///
+    /// # Errors
+    /// The request is empty, the prompt is longer than the context or the KV budget, or the template refuses it. The
+    /// arm's state stays usable.
+    pub fn generate(&mut self, request: &Request<'_>) -> Result<Response, EngineError> {
+        let mut clock = StageClock::start();
+        let ready = self.prepare(request, &mut clock)?;
+        let prompt = Prompt::new(&self.identity, &ready.tokens);
+        let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
+        let model = self.target.on(&self.cpu)?;
+
+        let hit = clock.run(Stage::Lookup, || arm.cache.lookup(&prompt));
+        let n_slots = ready.tokens.len() + request.max_new_tokens as usize - 1;
+        let sequence = clock.run(Stage::Restore, || arm.cache.open(hit, n_slots))?;
+        let sampler = Sampler::new(request.sampling)?;
+        let run = Run { model, eos: self.target.model().tokenizer.eos_ids(), sequence: &sequence, sampler };
+        let outcome = run.generate(arm, &prompt, request.max_new_tokens, &mut clock);
+        let kv_bytes = arm.cache.bytes_in_use();
+        let n_hit = sequence.n_hit();
+        let n_written = if outcome.is_ok() { ready.tokens.len() } else { n_hit };
+        arm.cache.close(&prompt, sequence, n_written)?;
+        let generated = outcome?;
+
+        let keeps_prefixes = arm.cache.keeps_prefixes();
+        let exact = match request.verify {
+            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(&prompt, &generated.first_logits)?),
+            _ => None,
+        };
+        let tokens_raw = ready.raw_tokens as u64;
+        let compressed = ready.compressed;
+        Ok(Response {
+            tokens_raw,
+            tokens_removed: tokens_raw as i64 - ready.tokens.len() as i64,
+            tokens_prefix_hit: n_hit as u64,
+            tokens_prefilled: (ready.tokens.len() - n_hit) as u64,
+            tokens_output: generated.ids.len() as u64,
+            tokens_scored: ready.tokens_scored,
+            messages_tool: request.messages.iter().filter(|m| m.role == Role::Tool).count() as u64,
+            messages_compressed: compressed.n_compressed,
+            messages_frozen_hit: ready.frozen_hits,
+            keep_ratio_realised: compressed.keep_ratio(),
+            cache_state: match (keeps_prefixes, n_hit) {
+                (false, _) => CacheState::Off,
+                (true, 0) => CacheState::Miss,
+                (true, _) => CacheState::Hit,
+            },
+            spans: clock.spans(),
+            ttft: generated.ttft,
+            decode: generated.e2e - generated.ttft,
+            e2e: generated.e2e,
+            kv_bytes,
+            finish_reason: generated.finish_reason,
+            output_text: self.text_of(&generated)?,
+            output_ids: generated.ids,
+            first_logits_digest: digest_of(&generated.first_logits),
+            exact,
+            sent: compressed.messages.into_iter().map(Cow::into_owned).collect(),
+        })
+    }
+
+    /// Messages to tokens: render, and compress what the arm compresses.
+    fn prepare<'a>(&mut self, request: &Request<'a>, clock: &mut StageClock) -> Result<Ready<'a>, EngineError> {
+        if request.messages.is_empty() || request.max_new_tokens == 0 {
+            return Err(EngineError::EmptyRequest { reason: "it needs a message and at least one new token" });
+        }
+        let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
+        let tokens = tokens_of(self.target.model(), request.messages, request.tools, clock)?;
+        let mut ready = Ready {
+            raw_tokens: tokens.len(),
+            tokens,
+            compressed: Compressed::verbatim(request.messages),
+            frozen_hits: 0,
+            tokens_scored: 0,
+        };
+        if let (Some(compressor), Some(drafter)) = (&mut arm.compressor, &mut self.drafter) {
+            let plan =
+                clock.run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw_tokens))?;
+            let mut scorer = Scorer {
+                cpu: &self.cpu,
+                target: &mut self.target,
+                drafter,
+                residency: arm.settings.residency,
+                rope: compressor.settings().score_rope,
+                select: compressor.select_params(),
+            };
+            let scored = scorer.score(&plan.unseen, clock)?;
+            ready.frozen_hits = plan.frozen_hits;
+            ready.tokens_scored = scored.tokens;
+            ready.compressed =
+                clock.run(Stage::Select, || compressor.apply(request.messages, plan, scored.outcomes))?;
+            if ready.compressed.n_compressed > 0 {
+                let sent: Vec<&Message> = ready.compressed.messages.iter().map(Cow::as_ref).collect();
+                ready.tokens = tokens_of(self.target.model(), &sent, request.tools, clock)?;
+            }
+        }
+        let context_length = self.target.model().config.context_length as u64;
+        let (prompt_tokens, new_tokens) = (ready.tokens.len() as u64, u64::from(request.max_new_tokens));
+        if prompt_tokens + new_tokens > context_length {
+            return Err(EngineError::ContextLength { context_length, prompt_tokens, new_tokens });
+        }
+        Ok(ready)
+    }
+
+    /// Prefills the prompt once more in an empty cache and compares the first logits bit for bit.
+    fn is_exact(&self, prompt: &Prompt<'_>, first_logits: &[f32]) -> Result<bool, EngineError> {
+        let model = self.target.on(&self.cpu)?;
+        let n_tokens = prompt.tokens().len();
+        let dtype = self.target.kv_dtype();
+        let budget = KvCache::bytes_per_token(model.config, dtype) * n_tokens as u64;
+        let mut cold = KvCache::new(model.config, dtype, budget, CachePolicy::Off)?;
+        let sequence = cold.open(None, n_tokens)?;
+        let hidden = prefill(&model, &mut cold, &mut Scratch::default(), prompt, &sequence)?;
+        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        Ok(bits(&model.logits(&hidden)) == bits(first_logits))
+    }
+
+    /// Generated text, without the ending token.
+    fn text_of(&self, generated: &Generated) -> Result<String, EngineError> {
+        let ids = match generated.finish_reason {
+            FinishReason::Stop => &generated.ids[..generated.ids.len() - 1],
+            FinishReason::Length => &generated.ids[..],
+        };
+        self.target.model().tokenizer.decode(ids, Specials::Keep)
+    }
+}
+
+impl Run<'_> {
+    /// Prefill, first token, decode.
+    fn generate(
+        mut self,
+        arm: &mut Arm,
+        prompt: &Prompt<'_>,
+        max_new_tokens: u32,
+        clock: &mut StageClock,
+    ) -> Result<Generated, EngineError> {
+        let Arm { cache, scratch, .. } = arm;
+        let hidden =
+            clock.run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence))?;
+        let (first_logits, first) = clock.run(Stage::FirstToken, || {
+            let logits = self.model.logits(&hidden);
+            let first = self.sampler.sample(&logits)?;
+            Ok::<_, EngineError>((logits, first))
+        })?;
+        let ttft = clock.elapsed();
+        let mut ids = vec![first];
+        while !self.eos.contains(&ids[ids.len() - 1]) && ids.len() < max_new_tokens as usize {
+            let n = prompt.tokens().len() + ids.len();
+            let slots = self.sequence.slots(n);
+            let hidden = self.model.forward(&ids[ids.len() - 1..], slots, cache.layers(), scratch)?;
+            ids.push(self.sampler.sample(&self.model.logits(&hidden))?);
+        }
+        let ended = self.eos.contains(&ids[ids.len() - 1]);
+        let finish_reason = if ended { FinishReason::Stop } else { FinishReason::Length };
+        Ok(Generated { ids, finish_reason, first_logits, ttft, e2e: clock.elapsed() })
+    }
+}
+
+/// Runs the pieces that the cache does not hold. Returns the hidden state of the last position.
+fn prefill(
+    model: &Qwen3<'_>,
+    cache: &mut KvCache,
+    scratch: &mut Scratch,
+    prompt: &Prompt<'_>,
+    sequence: &Sequence,
+) -> Result<Vec<f32>, EngineError> {
+    let mut last = Vec::new();
+    for piece in prompt.schedule().pieces_from(sequence.n_hit()) {
+        let tokens = &prompt.tokens()[piece.start..piece.end];
+        last = model.forward(tokens, sequence.slots(piece.end), cache.layers(), scratch)?;
+    }
+    Ok(last.split_off(last.len() - model.config.hidden))
+}
+
+/// Renders and tokenises a prompt that ends where the model's turn begins.
+fn tokens_of(
+    model: &Model,
+    messages: &[&Message],
+    tools: &[serde_json::Value],
+    clock: &mut StageClock,
+) -> Result<Vec<u32>, EngineError> {
+    let text =
+        clock.run(Stage::Render, || model.chat.render(messages, tools, Generation::Prompt, Thinking::Default))?;
+    clock.run(Stage::Tokenize, || model.tokenizer.encode(&text))
+}
+
+/// BLAKE3 over the little-endian bits, hex.
+fn digest_of(logits: &[f32]) -> String {
+    let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+    blake3::hash(&bytes).to_hex().to_string()
+}

@@ -1,0 +1,143 @@
+//! The KV cache of the target: slots in device memory, who holds them, and which prefixes they keep. The one place
+//! where bookkeeping and device memory meet. Knows no message and no time.
+
+use kernels::kv::{KvDType, KvLayer, Slot};
+
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::kv::pool::SlotPool;
+use crate::kv::prefix::{Hit, Lease, PrefixCache, Prompt, RadixIndex};
+use crate::request::CachePolicy;
+
+/// The KV memory of one model and its bookkeeping.
+pub struct KvCache {
+    layers: Vec<KvLayer>,
+    pool: SlotPool,
+    /// `None` when prefixes are not kept.
+    index: Option<RadixIndex>,
+    bytes_per_token: u64,
+}
+
+/// The slots of a prompt that is running: first those of its prefix hit, then its own.
+pub struct Sequence {
+    slots: Vec<Slot>,
+    n_hit: usize,
+    lease: Option<Lease>,
+}
+
+impl Sequence {
+    /// Slots of the positions `0..n`.
+    pub fn slots(&self, n: usize) -> &[Slot] {
+        &self.slots[..n]
+    }
+
+    /// Prompt tokens whose KV was found in the cache.
+    pub const fn n_hit(&self) -> usize {
+        self.n_hit
+    }
+}
+
+impl KvCache {
+    /// Bytes that one token takes over all layers.
+    pub fn bytes_per_token(config: &ModelConfig, dtype: KvDType) -> u64 {
+        (2 * config.n_layers * config.n_kv_heads * config.head_dim * dtype.bytes()) as u64
+    }
+
+    /// An empty cache of as many slots as `budget_bytes` holds. The memory is reserved, and touched as slots are used.
+    ///
+    /// # Errors
+    /// The budget holds no slot.
+    pub fn new(
+        config: &ModelConfig,
+        dtype: KvDType,
+        budget_bytes: u64,
+        policy: CachePolicy,
+    ) -> Result<Self, EngineError> {
+        let bytes_per_token = Self::bytes_per_token(config, dtype);
+        let n_slots = u32::try_from(budget_bytes / bytes_per_token).unwrap_or(u32::MAX);
+        if n_slots == 0 {
+            return Err(EngineError::KvBudget { needed: bytes_per_token, budget: budget_bytes, n_tokens: 1 });
+        }
+        let layer = || KvLayer::new(n_slots as usize, config.n_kv_heads, config.head_dim, dtype);
+        Ok(Self {
+            layers: (0..config.n_layers).map(|_| layer()).collect(),
+            pool: SlotPool::new(n_slots),
+            index: (policy == CachePolicy::On).then(RadixIndex::new),
+            bytes_per_token,
+        })
+    }
+
+    /// Whether prefixes are kept.
+    pub const fn keeps_prefixes(&self) -> bool {
+        self.index.is_some()
+    }
+
+    /// The layers, to be read and written by a forward pass.
+    pub fn layers(&mut self) -> &mut [KvLayer] {
+        &mut self.layers
+    }
+
+    /// Bytes of the slots in use.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.pool.used_slots() as u64 * self.bytes_per_token
+    }
+
+    /// Searches and pins the longest reusable prefix; `None` when prefixes are not kept.
+    pub fn lookup(&mut self, prompt: &Prompt<'_>) -> Option<Hit> {
+        self.index.as_mut().map(|index| index.lookup(prompt))
+    }
+
+    /// Slots for `n_tokens` tokens of which `hit` has the first, evicting other prefixes where needed.
+    ///
+    /// # Errors
+    /// The budget does not hold so many tokens even with everything else evicted.
+    pub fn open(&mut self, hit: Option<Hit>, n_tokens: usize) -> Result<Sequence, EngineError> {
+        let (mut slots, lease) = hit.map_or((Vec::new(), None), |hit| (hit.slots, Some(hit.lease)));
+        let n_hit = slots.len();
+        let n_own = n_tokens - n_hit;
+        if let Some(index) = &mut self.index {
+            index.evict(n_own, &mut self.pool)?;
+        }
+        let Some(own) = self.pool.alloc(n_own) else {
+            self.unpin(lease);
+            return Err(EngineError::KvBudget {
+                needed: n_tokens as u64 * self.bytes_per_token,
+                budget: self.pool.n_slots() as u64 * self.bytes_per_token,
+                n_tokens: n_tokens as u64,
+            });
+        };
+        slots.extend(own);
+        Ok(Sequence { slots, n_hit, lease })
+    }
+
+    /// Ends a call: publishes the prompt's KV as far as it is written (`n_written` tokens), then lets go of the slots.
+    ///
+    /// # Errors
+    /// The bookkeeping is broken: an error of this program.
+    pub fn close(&mut self, prompt: &Prompt<'_>, sequence: Sequence, n_written: usize) -> Result<(), EngineError> {
+        let n_publish = n_written.min(prompt.tokens().len());
+        if let Some(index) = &mut self.index {
+            index.publish(prompt, &sequence.slots[..n_publish], &mut self.pool)?;
+        }
+        self.pool.release(&sequence.slots[sequence.n_hit..])?;
+        self.unpin(sequence.lease);
+        Ok(())
+    }
+
+    /// Recounts every slot.
+    ///
+    /// # Errors
+    /// The first count that is wrong.
+    pub fn check_invariants(&self) -> Result<(), EngineError> {
+        match &self.index {
+            Some(index) => index.check_invariants(&self.pool),
+            None => self.pool.check_invariants(),
+        }
+    }
+
+    fn unpin(&mut self, lease: Option<Lease>) {
+        if let (Some(index), Some(lease)) = (&mut self.index, lease) {
+            index.release(lease);
+        }
+    }
+}

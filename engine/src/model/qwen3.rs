@@ -1,0 +1,173 @@
+//! The Qwen3 dense forward pass, top to bottom; target and drafter both use it.
+//!
+//! Shapes: hidden `(n, hidden)`, q `(n, n_heads, head_dim)`, k and v `(n, n_kv_heads, head_dim)`, all f32 row-major.
+//! Source: `modeling_qwen3.py` of Hugging Face transformers; weights as `crate::weights` names them.
+
+use kernels::device::Cpu;
+use kernels::kv::{KvLayer, Slot};
+use kernels::ops::{attention, embedding, kv_store, matmul, rms_norm, rope, swiglu};
+
+use crate::config::ModelConfig;
+use crate::error::EngineError;
+use crate::weights::{Layer, Weights};
+
+/// A model ready to run: borrowed weights on a device.
+#[derive(Clone, Copy)]
+pub struct Qwen3<'a> {
+    /// The device.
+    pub cpu: &'a Cpu,
+    /// Shapes and constants.
+    pub config: &'a ModelConfig,
+    /// The weights.
+    pub weights: &'a Weights,
+}
+
+/// Queries and keys of one piece, shown to a [`Tap`] before and after RoPE.
+pub struct Heads<'a> {
+    /// Queries, `(n, n_heads, head_dim)`.
+    pub q: &'a [f32],
+    /// Keys, `(n, n_kv_heads, head_dim)`.
+    pub k: &'a [f32],
+}
+
+/// A look at the queries and keys of a layer; scoring uses it.
+pub trait Tap {
+    /// After the q/k norm, before RoPE.
+    fn before_rope(&mut self, heads: &Heads<'_>);
+    /// After RoPE.
+    fn after_rope(&mut self, heads: &Heads<'_>);
+}
+
+/// The tap of an ordinary forward pass.
+struct NoTap;
+
+impl Tap for NoTap {
+    fn before_rope(&mut self, _: &Heads<'_>) {}
+    fn after_rope(&mut self, _: &Heads<'_>) {}
+}
+
+/// A piece of a sequence: its rows stand at positions `start..start + n`, its KV goes to the last `n` of `slots`.
+pub struct Span<'a> {
+    /// Slots of positions `0..start + n`, in order.
+    pub slots: &'a [Slot],
+    /// Rotation angles of positions `start..start + n`.
+    pub angles: &'a rope::Angles,
+}
+
+/// Buffers that a forward pass reuses from layer to layer and piece to piece.
+#[derive(Default)]
+pub struct Scratch {
+    normed: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    heads: Vec<f32>,
+    delta: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+}
+
+impl Scratch {
+    fn resize(&mut self, n: usize, config: &ModelConfig) {
+        let (q_dim, kv_dim) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+        self.normed.resize(n * config.hidden, 0.0);
+        self.q.resize(n * q_dim, 0.0);
+        self.k.resize(n * kv_dim, 0.0);
+        self.v.resize(n * kv_dim, 0.0);
+        self.heads.resize(n * q_dim, 0.0);
+        self.delta.resize(n * config.hidden, 0.0);
+        self.gate.resize(n * config.ffn, 0.0);
+        self.up.resize(n * config.ffn, 0.0);
+    }
+}
+
+impl Qwen3<'_> {
+    /// Runs `tokens` at positions `start..` through every layer, writing their KV to the last slots of `slots`.
+    /// Returns the hidden state of every row, `(n, hidden)`, before the output norm.
+    ///
+    /// # Errors
+    /// A token id outside the vocabulary.
+    pub fn forward(
+        &self,
+        tokens: &[u32],
+        slots: &[Slot],
+        kv: &mut [KvLayer],
+        scratch: &mut Scratch,
+    ) -> Result<Vec<f32>, EngineError> {
+        assert_eq!(kv.len(), self.config.n_layers, "one KV layer per model layer");
+        assert!(tokens.len() <= slots.len(), "every token has a slot");
+        let angles = self.angles(slots.len() - tokens.len(), tokens.len());
+        let span = Span { slots, angles: &angles };
+        let mut hidden = self.embed(tokens)?;
+        for (layer, kv) in self.weights.layers.iter().zip(kv) {
+            self.layer(layer, &mut hidden, &span, kv, scratch, &mut NoTap);
+        }
+        Ok(hidden)
+    }
+
+    /// Rows of the embedding, `(n, hidden)`.
+    ///
+    /// # Errors
+    /// A token id outside the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let mut hidden = vec![0.0; tokens.len() * self.config.hidden];
+        embedding::cpu(self.cpu, tokens, &self.weights.embedding, &mut hidden)
+            .map_err(|source| EngineError::Kernel { subject: "embedding".to_owned(), source })?;
+        Ok(hidden)
+    }
+
+    /// Rotation angles of positions `start..start + n`.
+    pub fn angles(&self, start: usize, n: usize) -> rope::Angles {
+        rope::Angles::new(self.config.head_dim, self.config.rope_theta, start, n)
+    }
+
+    /// One layer over one piece: `hidden` is updated in place.
+    pub fn layer(
+        &self,
+        layer: &Layer,
+        hidden: &mut [f32],
+        span: &Span<'_>,
+        kv: &mut KvLayer,
+        scratch: &mut Scratch,
+        tap: &mut dyn Tap,
+    ) {
+        let (cpu, config) = (self.cpu, self.config);
+        let eps = config.rms_eps;
+        scratch.resize(hidden.len() / config.hidden, config);
+        let s = scratch;
+
+        rms_norm::cpu(cpu, hidden, &layer.attn_norm, eps, &mut s.normed);
+        matmul::cpu(cpu, &s.normed, &layer.wq, &mut s.q);
+        matmul::cpu(cpu, &s.normed, &layer.wk, &mut s.k);
+        matmul::cpu(cpu, &s.normed, &layer.wv, &mut s.v);
+        rms_norm::cpu_in_place(cpu, &mut s.q, &layer.q_norm, eps);
+        rms_norm::cpu_in_place(cpu, &mut s.k, &layer.k_norm, eps);
+        tap.before_rope(&Heads { q: &s.q, k: &s.k });
+        rope::cpu(cpu, &mut s.q, config.n_heads, span.angles);
+        rope::cpu(cpu, &mut s.k, config.n_kv_heads, span.angles);
+        tap.after_rope(&Heads { q: &s.q, k: &s.k });
+        let own = &span.slots[span.slots.len() - hidden.len() / config.hidden..];
+        kv_store::cpu(cpu, &s.k, &s.v, own, kv);
+        attention::cpu(cpu, &s.q, kv, span.slots, config.n_heads, &mut s.heads);
+        matmul::cpu(cpu, &s.heads, &layer.wo, &mut s.delta);
+
+        rms_norm::add_cpu(cpu, hidden, &s.delta, &layer.ffn_norm, eps, &mut s.normed);
+        matmul::cpu(cpu, &s.normed, &layer.w_gate, &mut s.gate);
+        matmul::cpu(cpu, &s.normed, &layer.w_up, &mut s.up);
+        swiglu::cpu(cpu, &mut s.gate, &s.up);
+        matmul::cpu(cpu, &s.gate, &layer.w_down, &mut s.delta);
+        for (h, d) in hidden.iter_mut().zip(&s.delta) {
+            *h += d;
+        }
+    }
+
+    /// Logits of hidden rows `(n, hidden)`: `(n, vocab)`.
+    pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let n = hidden.len() / self.config.hidden;
+        let mut normed = vec![0.0; hidden.len()];
+        rms_norm::cpu(self.cpu, hidden, &self.weights.output_norm, self.config.rms_eps, &mut normed);
+        let mut logits = vec![0.0; n * self.config.vocab];
+        matmul::cpu(self.cpu, &normed, self.weights.output(), &mut logits);
+        logits
+    }
+}

@@ -1,0 +1,212 @@
+//! What a caller says to the engine and what it gets back: settings of an arm, one request, one response. Plain
+//! data; this module knows no device, no model and no clock.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use transcripts::message::Message;
+
+use crate::model_source::ModelSource;
+use crate::sample::Sampling;
+use crate::spans::Spans;
+
+/// What an engine is made of. Fixed for its life.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The model that answers.
+    pub target: ModelSource,
+    /// The model that scores; needed by arms that compress.
+    pub drafter: Option<ModelSource>,
+    /// Threads of the CPU device; all cores when absent. Results do not depend on it.
+    pub threads: Option<NonZeroUsize>,
+    /// Bytes that the target's KV cache may take.
+    pub kv_budget_bytes: u64,
+}
+
+/// Whether prompt prefixes are kept and reused between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// Every call prefills its whole prompt.
+    Off,
+    /// Prefixes are published at segment ends and reused.
+    On,
+}
+
+/// When a tool message is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionPolicy {
+    /// Every tool message is scored again on every call.
+    Rescore,
+    /// Each tool message is scored once, when first seen; its kept bytes are reused for ever.
+    Freeze,
+}
+
+/// Which queries and keys the drafter's tail scores are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreRope {
+    /// After RoPE, as the first published version did.
+    Rope,
+    /// Before RoPE, so that distance does not decay the score.
+    Nope,
+}
+
+/// What happens to requests that carry tool definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithTools {
+    /// They are sent as they are.
+    Bypass,
+    /// Their tool messages are compressed like any other; the definitions are never touched.
+    Compress,
+}
+
+/// What happens when a prompt holds no tool message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserFallback {
+    /// Nothing is compressed.
+    Off,
+    /// The last user message is compressed in its place.
+    LastUser,
+}
+
+/// How an arm compresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompressionSettings {
+    /// Score on every call, or once per message.
+    pub policy: CompressionPolicy,
+    /// Share of 32-token chunks kept, in thousandths (1 to 1000; 1000 keeps all).
+    pub keep_permille: u32,
+    /// Scores before or after RoPE.
+    pub score_rope: ScoreRope,
+    /// Raw prompt tokens under which a call is not compressed.
+    pub threshold_tokens: u64,
+    /// Requests with tool definitions.
+    pub with_tools: WithTools,
+    /// Prompts without a tool message.
+    pub user_fallback: UserFallback,
+    /// File that keeps frozen messages across engines; memory alone when absent.
+    pub freeze_file: Option<PathBuf>,
+}
+
+/// Which models hold memory while the drafter scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residency {
+    /// Target and drafter both stay loaded.
+    Resident,
+    /// The target's weights are dropped and read again around each batch of scoring, as a 24 GB card must.
+    Parked,
+}
+
+/// One arm as the engine sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArmSettings {
+    /// Prefix cache.
+    pub cache: CachePolicy,
+    /// Compression, if any.
+    pub compression: Option<CompressionSettings>,
+    /// Residency of the models.
+    pub residency: Residency,
+}
+
+/// Whether cached logits are checked against a cold run of the same tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Not checked.
+    Off,
+    /// The prompt is prefilled again without the cache, after the call was timed, and the first logits compared.
+    Bitwise,
+}
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The prompt, in order.
+    pub messages: &'a [&'a Message],
+    /// Tool definitions, as the chat template takes them.
+    pub tools: &'a [serde_json::Value],
+    /// Most tokens to generate; at least 1.
+    pub max_new_tokens: u32,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Exactness check.
+    pub verify: Verify,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended its turn.
+    Stop,
+    /// `max_new_tokens` was reached.
+    Length,
+}
+
+impl FinishReason {
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Whether prompt tokens were reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheState {
+    /// The arm has no cache.
+    Off,
+    /// Nothing usable was found.
+    Miss,
+    /// Some prompt tokens were reused.
+    Hit,
+}
+
+/// Facts of one call. Token counts satisfy `raw = removed + prefix_hit + prefilled`.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Tokens of the prompt before compression.
+    pub tokens_raw: u64,
+    /// Tokens that compression took away; negative if re-tokenising the kept text made the prompt longer.
+    pub tokens_removed: i64,
+    /// Prompt tokens whose KV was reused.
+    pub tokens_prefix_hit: u64,
+    /// Prompt tokens that went through the target.
+    pub tokens_prefilled: u64,
+    /// Tokens generated, the ending token included.
+    pub tokens_output: u64,
+    /// Tokens that went through the drafter.
+    pub tokens_scored: u64,
+    /// Tool messages in the prompt.
+    pub messages_tool: u64,
+    /// Messages that stand compressed in the prompt.
+    pub messages_compressed: u64,
+    /// Messages whose frozen form came from the memo.
+    pub messages_frozen_hit: u64,
+    /// Kept over raw drafter tokens of the messages that stand compressed; `None` if there are none.
+    pub keep_ratio_realised: Option<f64>,
+    /// State of the prefix cache.
+    pub cache_state: CacheState,
+    /// Stages of TTFT.
+    pub spans: Spans,
+    /// Arrival of the request to the first token.
+    pub ttft: Duration,
+    /// First to last token.
+    pub decode: Duration,
+    /// Arrival to last token.
+    pub e2e: Duration,
+    /// Bytes of KV in use when the call ended.
+    pub kv_bytes: u64,
+    /// Why generation ended.
+    pub finish_reason: FinishReason,
+    /// Generated text, specials included, without the ending token.
+    pub output_text: String,
+    /// Generated token ids, the ending token included.
+    pub output_ids: Vec<u32>,
+    /// BLAKE3 of the bits of the first logits, hex.
+    pub first_logits_digest: String,
+    /// Cached equals cold, bit for bit; `None` when it was not checked or there is no cache.
+    pub exact: Option<bool>,
+    /// The messages as sent, after compression.
+    pub sent: Vec<Message>,
+}
