@@ -26,7 +26,9 @@ pub enum TranscriptError {
         got: String,
     },
     /// The file is not a readable canonical session.
-    #[error("{path}: expected a session file of `reprise import`: {detail}; import the original recording again")]
+    #[error(
+        "{path}: expected a session file of `reprise import`: {detail}; import the original recording again"
+    )]
     NotCanonical {
         /// The file.
         path: String,
@@ -44,7 +46,9 @@ pub enum TranscriptError {
         expected: u64,
     },
     /// A call points outside of the message list, or at a message of the wrong role.
-    #[error("{path}: call {call_index}: {field} is {got}, expected {expected}; import the original recording again")]
+    #[error(
+        "{path}: call {call_index}: {field} is {got}, expected {expected}; import the original recording again"
+    )]
     BadIndex {
         /// The file.
         path: String,

@@ -134,32 +134,50 @@ impl fmt::Display for Reason {
             Self::SystemMissing => {
                 f.write_str("the system prompt is not recorded; give it with --system-prompt FILE")
             }
-            Self::ToolsMissing => f.write_str("the tool definitions are not recorded; give them with --tools FILE"),
+            Self::ToolsMissing => {
+                f.write_str("the tool definitions are not recorded; give them with --tools FILE")
+            }
             Self::SystemSupplied => f.write_str("the system prompt was supplied, not recorded"),
             Self::ToolsSupplied => f.write_str("the tool definitions were supplied, not recorded"),
-            Self::RebuiltFromLog => {
-                f.write_str("requests are rebuilt from the message log; reminders added at send time are not in it")
-            }
+            Self::RebuiltFromLog => f.write_str(
+                "requests are rebuilt from the message log; reminders added at send time are not in it",
+            ),
             Self::ArgumentsReserialised { count } => {
-                write!(f, "arguments of {count} tool calls were recorded parsed and are written again as compact JSON")
+                write!(
+                    f,
+                    "arguments of {count} tool calls were recorded parsed and are written again as compact JSON"
+                )
             }
-            Self::ReasoningHidden { count } => write!(f, "reasoning of {count} turns is a signature without text"),
+            Self::ReasoningHidden { count } => {
+                write!(f, "reasoning of {count} turns is a signature without text")
+            }
             Self::ImagesAsPlaceholders { count } => write!(f, "{count} images or documents are placeholders"),
-            Self::ResultsCleared { count } => write!(f, "{count} tool results were cleared by microcompaction"),
-            Self::ResultsReplaced { count } => write!(f, "{count} tool results were replaced as the client recorded it"),
+            Self::ResultsCleared { count } => {
+                write!(f, "{count} tool results were cleared by microcompaction")
+            }
+            Self::ResultsReplaced { count } => {
+                write!(f, "{count} tool results were replaced as the client recorded it")
+            }
             Self::Compacted { count } => {
                 write!(f, "{count} compactions; files the client attaches again afterwards are not recorded")
             }
-            Self::AttachmentsRendered { count } => write!(f, "{count} attachments were rendered as text by us"),
+            Self::AttachmentsRendered { count } => {
+                write!(f, "{count} attachments were rendered as text by us")
+            }
             Self::ResultsPreviewed { count } => write!(f, "{count} large tool results are rebuilt previews"),
             Self::ParentsGuessed { count } => {
-                write!(f, "{count} lines name a parent that was never written and follow the line before them")
+                write!(
+                    f,
+                    "{count} lines name a parent that was never written and follow the line before them"
+                )
             }
             Self::ProjectionsUnknown { count } => {
                 write!(f, "{count} lines change requests in a way that cannot be applied")
             }
             Self::LinesUnreadable { count } => write!(f, "{count} lines could not be read"),
-            Self::CallsLeftOut { count } => write!(f, "{count} calls were left out: the session is too large"),
+            Self::CallsLeftOut { count } => {
+                write!(f, "{count} calls were left out: the session is too large")
+            }
         }
     }
 }
@@ -176,7 +194,8 @@ pub struct Fidelity {
 impl Fidelity {
     /// The block for these reasons; reasons with a count of 0 and duplicates are dropped.
     pub fn from_reasons(reasons: impl IntoIterator<Item = Reason>) -> Self {
-        let mut reasons: Vec<Reason> = reasons.into_iter().filter(|reason| reason.count() != Some(0)).collect();
+        let mut reasons: Vec<Reason> =
+            reasons.into_iter().filter(|reason| reason.count() != Some(0)).collect();
         reasons.sort_unstable();
         reasons.dedup();
         let level = reasons.iter().map(Reason::level).max().unwrap_or(Level::Exact);

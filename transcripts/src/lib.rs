@@ -1,10 +1,13 @@
 //! What a recorded agent session is, and every way to read or rewrite one. No tokenizer, no model, no clock.
 #![forbid(unsafe_code)]
 
+pub mod bundled;
 pub mod call;
 pub mod canonical;
 pub mod error;
 pub mod fidelity;
 pub mod import;
+pub mod inspect;
 pub mod message;
 pub mod session;
+pub mod structure;

@@ -131,7 +131,8 @@ pub(super) fn discover(paths: &[&Path], format: FormatChoice) -> Result<Found, T
                 }
             }
         }
-        let bytes = family.main.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |file| file.len());
+        let bytes =
+            family.main.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |file| file.len());
         mains.push(Main { family, order, first_time: peek.first_time, bytes });
     }
     found.sources.extend(families(mains, agents));
@@ -204,7 +205,11 @@ fn peek(path: &Path) -> Result<Peek, TranscriptError> {
             if object.contains_key("uuid") {
                 let sidechain = object.get("isSidechain").and_then(Value::as_bool).unwrap_or(false);
                 let this = text("agentId").filter(|_| sidechain);
-                agent = Some(agent.take().map_or(this.clone(), |known| known.filter(|known| Some(known) == this.as_ref())));
+                agent = Some(
+                    agent
+                        .take()
+                        .map_or(this.clone(), |known| known.filter(|known| Some(known) == this.as_ref())),
+                );
             }
         }
         match number >= PEEK_LINES || bytes >= PEEK_BYTES {
@@ -241,7 +246,9 @@ fn description(path: &Path) -> Option<String> {
 fn folders(family: &Family) -> Vec<PathBuf> {
     let Some(main) = family.main.as_deref() else { return Vec::new() };
     let mut names = vec![stem(main)];
-    names.extend(family.session_id.clone().filter(|id| *id != names[0] && !id.contains(['/', '\\']) && id != ".."));
+    names.extend(
+        family.session_id.clone().filter(|id| *id != names[0] && !id.contains(['/', '\\']) && id != ".."),
+    );
     names.into_iter().filter(|name| !name.is_empty()).map(|name| main.with_file_name(name)).collect()
 }
 
@@ -251,7 +258,9 @@ fn companions(family: &Family) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in folders(family) {
         let files = walk(&folder.join("subagents")).unwrap_or_default();
-        found.extend(files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")));
+        found.extend(
+            files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")),
+        );
     }
     let Some(main) = family.main.as_deref() else { return found };
     let beside = main.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -261,7 +270,8 @@ fn companions(family: &Family) -> Vec<PathBuf> {
     siblings.sort();
     found.extend(siblings.into_iter().filter(|path| {
         let is_agent = stem(path).starts_with("agent-") && path.extension().is_some_and(|ext| ext == "jsonl");
-        is_agent && peek(path).is_ok_and(|peek| peek.session_id.is_some() && peek.session_id == family.session_id)
+        is_agent
+            && peek(path).is_ok_and(|peek| peek.session_id.is_some() && peek.session_id == family.session_id)
     }));
     found
 }
@@ -317,7 +327,9 @@ pub(super) fn saved_results(family: &Family) -> Vec<String> {
     for folder in folders(family) {
         let Ok(entries) = fs::read_dir(folder.join("tool-results")) else { continue };
         let texts = entries.flatten().map(|entry| entry.path());
-        ids.extend(texts.filter(|path| path.extension().is_some_and(|ext| ext == "txt")).map(|path| stem(&path)));
+        ids.extend(
+            texts.filter(|path| path.extension().is_some_and(|ext| ext == "txt")).map(|path| stem(&path)),
+        );
     }
     ids
 }

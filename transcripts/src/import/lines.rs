@@ -110,7 +110,10 @@ pub(super) fn parse_line(bytes: &[u8]) -> ParsedLine {
     let trimmed = trim(bytes);
     if trimmed.is_empty() {
         if bytes.contains(&0) {
-            line.push_problem(WarningKind::NotJson, "only NUL bytes: the file was cut off while being written");
+            line.push_problem(
+                WarningKind::NotJson,
+                "only NUL bytes: the file was cut off while being written",
+            );
         }
         return line;
     }

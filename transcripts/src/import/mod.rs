@@ -81,7 +81,8 @@ pub fn import<P: AsRef<Path>>(paths: &[P], options: &ImportOptions) -> Result<Im
     let paths: Vec<&Path> = paths.iter().map(AsRef::as_ref).collect();
     let found = discover::discover(&paths, options.format)?;
     let mut taken = Taken::default();
-    let mut imported: Vec<(usize, Import)> = vec![(usize::MAX, Import { sessions: Vec::new(), files: found.skipped })];
+    let mut imported: Vec<(usize, Import)> =
+        vec![(usize::MAX, Import { sessions: Vec::new(), files: found.skipped })];
     for source in found.sources {
         let order = source.order;
         let part = match source.source {

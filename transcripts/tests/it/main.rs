@@ -1,3 +1,6 @@
 //! Integration tests of the transcripts crate: one binary, one module per subject.
 
+// Helpers outside of test functions may unwrap too: a failure there is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod shared_set;

@@ -82,7 +82,13 @@ const MAIN_FILES: [Row; 16] = [
         28_320,
         &[(6, BreakCause::Rewind, 6)],
     ),
-    row("-src-experiments-claude_p/2b4ed4c0-b905-41de-9238-273db3ec737a.jsonl", [10, 19, 9], 89.0, 23_256, &[]),
+    row(
+        "-src-experiments-claude_p/2b4ed4c0-b905-41de-9238-273db3ec737a.jsonl",
+        [10, 19, 9],
+        89.0,
+        23_256,
+        &[],
+    ),
     row("-src-experiments-claude_p/29ccd257-68b1-427f-ae5f-6524b7cb6f20.jsonl", [2, 3, 1], 96.0, 23_954, &[]),
     row("-src-experiments-claude_p/256ba646-2c15-437a-98e9-4171aafd030e.jsonl", [4, 7, 3], 96.0, 23_444, &[]),
     row("-src-experiments-claude_p/94604a7b-062f-4369-bdf0-da948381c3e5.jsonl", [1, 1, 0], 0.0, 19_994, &[]),
@@ -133,19 +139,25 @@ fn main_session(import: &Import) -> &Session {
 fn breaks(session: &Session) -> Vec<(usize, BreakCause, u32)> {
     let records = session.calls.iter().enumerate();
     records
-        .filter_map(|(index, call)| call.prefix_break.map(|record| (index, record.cause, record.shared_messages)))
+        .filter_map(|(index, call)| {
+            call.prefix_break.map(|record| (index, record.cause, record.shared_messages))
+        })
         .collect()
 }
 
 fn tool_percent(session: &Session) -> f64 {
     let prefix = session.prefix(session.longest_call().unwrap());
     let all: u64 = prefix.iter().map(|message| message.chars()).sum();
-    let tool: u64 = prefix.iter().filter(|message| message.role == Role::Tool).map(|message| message.chars()).sum();
+    let tool: u64 =
+        prefix.iter().filter(|message| message.role == Role::Tool).map(|message| message.chars()).sum();
     100.0 * tool as f64 / all as f64
 }
 
 fn tool_calls(session: &Session) -> usize {
-    (0..session.calls.len()).filter_map(|call| session.completion(call)).map(|turn| turn.tool_calls.len()).sum()
+    (0..session.calls.len())
+        .filter_map(|call| session.completion(call))
+        .map(|turn| turn.tool_calls.len())
+        .sum()
 }
 
 #[test]
@@ -170,7 +182,9 @@ fn usage_sums_agree_with_the_uploaders_counter() {
         let Some(import) = load(file) else { return };
         let mut sums = [0; 4];
         for usage in main_session(&import).calls.iter().filter_map(|call| call.usage) {
-            for (sum, part) in sums.iter_mut().zip([usage.input, usage.cache_creation, usage.cache_read, usage.output]) {
+            for (sum, part) in
+                sums.iter_mut().zip([usage.input, usage.cache_creation, usage.cache_read, usage.output])
+            {
                 *sum += part;
             }
         }
@@ -194,7 +208,10 @@ fn folders_give_every_chain_once() {
     for (start, calls) in SUBAGENTS {
         let session = subs.iter().find(|session| session.id.starts_with(start)).unwrap();
         assert_eq!(session.calls.len(), calls, "{start}");
-        assert!(matches!(session.kind, Kind::Subagent { parent_call_index: Some(_), .. }), "{start} has its parent");
+        assert!(
+            matches!(session.kind, Kind::Subagent { parent_call_index: Some(_), .. }),
+            "{start} has its parent"
+        );
     }
     let warm_ups = subs.iter().filter(|session| session.calls[0].prefix.is_empty()).count();
     assert_eq!(warm_ups, 8);

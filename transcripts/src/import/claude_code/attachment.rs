@@ -55,7 +55,11 @@ fn str_of<'a>(attachment: &'a Map<String, Value>, name: &str) -> &'a str {
 }
 
 fn without_type(attachment: &Map<String, Value>) -> Map<String, Value> {
-    attachment.iter().filter(|(name, _)| *name != "type").map(|(name, value)| (name.clone(), value.clone())).collect()
+    attachment
+        .iter()
+        .filter(|(name, _)| *name != "type")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// A string as it is, a list line by line, a text block or a wrapped file as its text, the rest as JSON.
@@ -71,16 +75,11 @@ fn lines_of(value: &Value) -> String {
     }
 }
 
-/// The list of open and finished tasks: `#id. [status] subject`, one a line.
+/// The task list, one task a line, as it was recorded.
 fn task_list(content: &Value) -> String {
-    let Some(tasks) = content.as_array() else { return lines_of(content) };
-    let mut body = String::from("The task list, which may be stale:\n");
-    for task in tasks {
-        let field = |name: &str| task.get(name).and_then(Value::as_str).unwrap_or("");
-        let subject = if field("subject").is_empty() { field("content") } else { field("subject") };
-        body.push_str(&format!("\n#{}. [{}] {subject}", field("id"), field("status")));
-    }
-    body
+    let tasks =
+        content.as_array().map(|tasks| tasks.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"));
+    format!("The task list, which may be stale:\n{}", tasks.unwrap_or_else(|| lines_of(content)))
 }
 
 #[cfg(test)]
@@ -102,14 +101,23 @@ mod tests {
     #[test]
     fn each_shape_gives_its_text() {
         let cases = [
-            (json!({"type": "hook_additional_context", "hookName": "SessionStart", "content": ["a", "b"]}),
-             "<system-reminder>\nSessionStart hook additional context: a\nb\n</system-reminder>"),
-            (json!({"type": "queued_command", "prompt": [{"type": "text", "text": "and run the tests"}]}),
-             "and run the tests"),
-            (json!({"type": "task_reminder", "content": [{"id": "1", "status": "pending", "subject": "s"}]}),
-             "<system-reminder>\nThe task list, which may be stale:\n\n#1. [pending] s\n</system-reminder>"),
-            (json!({"type": "file", "filename": "/a", "content": {"type": "text", "file": {"content": "body"}}}),
-             "<system-reminder>\nContents of /a:\n\nbody\n</system-reminder>"),
+            (
+                json!({"type": "hook_additional_context", "hookName": "SessionStart", "content": ["a", "b"]}),
+                "<system-reminder>\nSessionStart hook additional context: a\nb\n</system-reminder>",
+            ),
+            (
+                json!({"type": "queued_command", "prompt": [{"type": "text", "text": "and run the tests"}]}),
+                "and run the tests",
+            ),
+            (
+                json!({"type": "task_reminder", "content": [{"id": "1", "status": "pending", "subject": "s"}]}),
+                "<system-reminder>\nThe task list, which may be stale:\n{\"id\":\"1\",\"status\":\"pending\",\"subject\":\"s\"}\n\
+              </system-reminder>",
+            ),
+            (
+                json!({"type": "file", "filename": "/a", "content": {"type": "text", "file": {"content": "body"}}}),
+                "<system-reminder>\nContents of /a:\n\nbody\n</system-reminder>",
+            ),
             (json!({"type": "of_next_year", "n": 3}), "<system-reminder>\n{\"n\":3}\n</system-reminder>"),
         ];
         for (attachment, expected) in cases {

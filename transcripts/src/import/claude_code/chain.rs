@@ -81,8 +81,10 @@ fn call(request: &Request, previous: Option<&Request>, builder: &Builder<'_>) ->
     Call {
         prefix: Vec::new(),
         completion: request.completion,
-        model: responses().find_map(|response| response.model).map(|model| loaded.names.text(model).to_owned()),
-        usage: responses().filter_map(|response| response.usage).last(),
+        model: responses()
+            .find_map(|response| response.model)
+            .map(|model| loaded.names.text(model).to_owned()),
+        usage: responses().filter_map(|response| response.usage).next_back(),
         started_at: started.map(|started| started.text.to_string()),
         gap_ms,
         prefix_break: previous.and_then(|previous| prefix_break(request, previous, builder)),
@@ -134,7 +136,8 @@ fn reasons(builder: &Builder<'_>, requests: &[Request]) -> Vec<Reason> {
     let turn_calls: u64 = messages.iter().map(|message| message.tool_calls.len() as u64).sum();
     let images = messages.iter().flat_map(|message| &message.content);
     let images = images.filter(|part| matches!(part, Part::Image { .. })).count() as u64;
-    let hidden = messages.iter().filter(|message| message.reasoning == Some(Reasoning::Hidden)).count() as u64;
+    let hidden =
+        messages.iter().filter(|message| message.reasoning == Some(Reasoning::Hidden)).count() as u64;
     let in_form = |wanted: fn(&Form) -> bool| {
         let of_form = |key: &&Key| matches!(key, Key::Result { form, .. } if wanted(form));
         builder.keys.iter().filter(of_form).count() as u64

@@ -172,7 +172,10 @@ mod tests {
         for (content, expected) in [
             (json!("out"), vec!["out"]),
             (json!([{"type": "text", "text": "a"}, "b"]), vec!["a", "b"]),
-            (json!([{"type": "tool_reference", "tool_name": "X"}]), vec![r#"{"type":"tool_reference","tool_name":"X"}"#]),
+            (
+                json!([{"type": "tool_reference", "tool_name": "X"}]),
+                vec![r#"{"type":"tool_reference","tool_name":"X"}"#],
+            ),
             (json!(null), vec![]),
         ] {
             let parts = result_parts(Some(content.clone()));

@@ -118,7 +118,9 @@ fn merge(group: &mut Group, loaded: &Loaded, notes: &mut Vec<Note>) {
             let replaced = match block {
                 Block::ToolUse(id, _) => tools.get(id).copied(),
                 Block::Part(Part::Text { text }) => previous.and_then(|(slot, before)| match before {
-                    Block::Part(Part::Text { text: start }) if position == 0 && text.starts_with(start) => Some(slot),
+                    Block::Part(Part::Text { text: start }) if position == 0 && text.starts_with(start) => {
+                        Some(slot)
+                    }
                     _ => None,
                 }),
                 _ => None,

@@ -13,9 +13,10 @@ pub(super) fn placeholder(block: &Map<String, Value>) -> Part {
     let media_type = field("media_type").unwrap_or("application/octet-stream").to_owned();
     let data = field("data").or_else(|| field("url")).or_else(|| field("file_id")).unwrap_or("");
     let is_base64 = field("type").unwrap_or("base64") == "base64";
-    let (digest, bytes_len) = is_base64.then(|| digest_base64(data.as_bytes())).flatten().unwrap_or_else(|| {
-        (blake3::hash(data.as_bytes()), data.len() as u64)
-    });
+    let (digest, bytes_len) = is_base64
+        .then(|| digest_base64(data.as_bytes()))
+        .flatten()
+        .unwrap_or_else(|| (blake3::hash(data.as_bytes()), data.len() as u64));
     Part::Image { media_type, digest: digest.to_hex().to_string(), bytes_len }
 }
 
@@ -72,7 +73,9 @@ mod tests {
 
     #[test]
     fn base64_is_measured_decoded() {
-        for (text, bytes) in [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("Zm9v\nYg", b"foob")] {
+        for (text, bytes) in
+            [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("Zm9v\nYg", b"foob")]
+        {
             let (media_type, digest, length) =
                 shown(json!({"type": "base64", "media_type": "image/png", "data": text}));
             assert_eq!((media_type.as_str(), length), ("image/png", bytes.len() as u64), "{text}");
@@ -90,7 +93,10 @@ mod tests {
     fn anything_else_is_digested_as_text() {
         for data in ["not base64!", "A", "Zg====", "REDACTED-x"] {
             let (_, digest, length) = shown(json!({"type": "base64", "data": data}));
-            assert_eq!((digest, length), (blake3::hash(data.as_bytes()).to_hex().to_string(), data.len() as u64));
+            assert_eq!(
+                (digest, length),
+                (blake3::hash(data.as_bytes()).to_hex().to_string(), data.len() as u64)
+            );
         }
         let (media_type, _, length) = shown(json!({"type": "url", "url": "https://example.org/a.png"}));
         assert_eq!((media_type.as_str(), length), ("application/octet-stream", 25));

@@ -44,17 +44,11 @@ pub(super) enum Body {
     /// Blocks of one response.
     Assistant(Response),
     /// Text the client puts on the user side: an attachment or the output of a local command.
-    Note {
-        text: String,
-        attachment: bool,
-    },
+    Note { text: String, attachment: bool },
     /// History before this line is gone from later requests.
     CompactBoundary(Option<Preserved>),
     /// From this line on, these tool results are sent cleared and these attachments not at all.
-    Microcompact {
-        results: Vec<Name>,
-        attachments: Vec<Name>,
-    },
+    Microcompact { results: Vec<Name>, attachments: Vec<Name> },
     /// Never sent; part of the tree only.
     Silent,
 }
@@ -124,12 +118,44 @@ pub(super) struct Parsed {
 
 /// Line types without a uuid that never reach a request.
 const BOOKKEEPING: [&str; 38] = [
-    "summary", "file-history-snapshot", "file-history-delta", "queue-operation", "custom-title", "ai-title",
-    "custom-summary", "agent-name", "agent-color", "agent-setting", "session-agent", "tag", "last-prompt",
-    "permission-mode", "mode", "pr-link", "frame-link", "bridge-session", "worktree-state", "relocated", "started",
-    "result", "x-quota", "cost-state", "continued-in", "ended-by-model", "history-suppression", "isolation-latch",
-    "atis-latch", "observer-ref", "attribution-snapshot", "artifact-comment-monitor", "artifact-autoreact-ledger",
-    "saved_hook_context", "speculation-accept", "task-summary", "session-start", "session-end",
+    "summary",
+    "file-history-snapshot",
+    "file-history-delta",
+    "queue-operation",
+    "custom-title",
+    "ai-title",
+    "custom-summary",
+    "agent-name",
+    "agent-color",
+    "agent-setting",
+    "session-agent",
+    "tag",
+    "last-prompt",
+    "permission-mode",
+    "mode",
+    "pr-link",
+    "frame-link",
+    "bridge-session",
+    "worktree-state",
+    "relocated",
+    "started",
+    "result",
+    "x-quota",
+    "cost-state",
+    "continued-in",
+    "ended-by-model",
+    "history-suppression",
+    "isolation-latch",
+    "atis-latch",
+    "observer-ref",
+    "attribution-snapshot",
+    "artifact-comment-monitor",
+    "artifact-autoreact-ledger",
+    "saved_hook_context",
+    "speculation-accept",
+    "task-summary",
+    "session-start",
+    "session-end",
 ];
 
 /// Types that change the request in a way only the client knows.
@@ -141,7 +167,9 @@ pub(in crate::import) fn is_recognised(object: &Map<String, Value>) -> bool {
     let Some(kind) = object.get("type").and_then(Value::as_str) else { return false };
     match kind {
         "user" | "assistant" => object.contains_key("message") && object.contains_key("sessionId"),
-        "system" | "attachment" | "progress" => object.contains_key("uuid") && object.contains_key("sessionId"),
+        "system" | "attachment" | "progress" => {
+            object.contains_key("uuid") && object.contains_key("sessionId")
+        }
         "content-replacement" | "fork-context-ref" => true,
         _ => BOOKKEEPING.contains(&kind) || UNKNOWN_PROJECTIONS.contains(&kind),
     }
@@ -224,12 +252,20 @@ fn user(mut object: Map<String, Value>, at: Origin, names: &mut Names, unknown: 
 /// User-side strings that no person typed.
 fn is_client_text(block: &Block) -> bool {
     const OPENINGS: [&str; 9] = [
-        "<command-name>", "<command-message>", "<local-command-stdout>", "<local-command-stderr>",
-        "<local-command-caveat>", "[Request interrupted by user", "<task-notification>", "<teammate-message",
+        "<command-name>",
+        "<command-message>",
+        "<local-command-stdout>",
+        "<local-command-stderr>",
+        "<local-command-caveat>",
+        "[Request interrupted by user",
+        "<task-notification>",
+        "<teammate-message",
         "<system-reminder>",
     ];
     match block {
-        Block::Part(crate::message::Part::Text { text }) => OPENINGS.iter().any(|opening| text.starts_with(opening)),
+        Block::Part(crate::message::Part::Text { text }) => {
+            OPENINGS.iter().any(|opening| text.starts_with(opening))
+        }
         _ => false,
     }
 }
@@ -339,7 +375,12 @@ fn fork(object: &Map<String, Value>, names: &mut Names) -> Entry {
 }
 
 /// The message inside an `agent_progress` line.
-fn agent_copy(object: &mut Map<String, Value>, at: Origin, names: &mut Names, unknown: &mut u64) -> Option<AgentCopy> {
+fn agent_copy(
+    object: &mut Map<String, Value>,
+    at: Origin,
+    names: &mut Names,
+    unknown: &mut u64,
+) -> Option<AgentCopy> {
     let Some(Value::Object(mut data)) = object.remove("data") else { return None };
     if data.get("type").and_then(Value::as_str) != Some("agent_progress") {
         return None;

@@ -33,10 +33,8 @@ pub(super) fn parents(sessions: &[Session], starts: &[Start]) -> Vec<Option<(usi
     let starters = starters(sessions);
     let by_id: HashMap<&str, usize> =
         starters.iter().enumerate().map(|(index, starter)| (starter.id.as_str(), index)).collect();
-    let mut found: Vec<Option<usize>> = starts
-        .iter()
-        .map(|start| start.tool_use.as_deref().and_then(|id| by_id.get(id).copied()))
-        .collect();
+    let mut found: Vec<Option<usize>> =
+        starts.iter().map(|start| start.tool_use.as_deref().and_then(|id| by_id.get(id).copied())).collect();
     let mut taken: HashSet<usize> = found.iter().flatten().copied().collect();
     for by_prompt in [true, false] {
         let mut waiting: HashMap<&str, VecDeque<usize>> = HashMap::new();
@@ -46,7 +44,9 @@ pub(super) fn parents(sessions: &[Session], starts: &[Start]) -> Vec<Option<(usi
                 waiting.entry(text).or_default().push_back(index);
             }
         }
-        for (session, start) in starts.iter().enumerate().filter(|(session, _)| sessions[*session].kind != Kind::Main) {
+        for (session, start) in
+            starts.iter().enumerate().filter(|(session, _)| sessions[*session].kind != Kind::Main)
+        {
             let wanted = if by_prompt { first_text(&sessions[session]) } else { start.description.clone() };
             let Some(wanted) = wanted.filter(|_| found[session].is_none()) else { continue };
             let Some(queue) = waiting.get_mut(wanted.trim()) else { continue };
@@ -67,7 +67,8 @@ fn starters(sessions: &[Session]) -> Vec<Starter> {
             let tool_calls = recorded.completion(call).map_or(&[][..], |turn| &turn.tool_calls);
             for tool_call in tool_calls.iter().filter(|call| STARTING_TOOLS.contains(&call.name.as_str())) {
                 let input: Value = serde_json::from_str(&tool_call.arguments).unwrap_or_default();
-                let field = |name: &str| input.get(name).and_then(Value::as_str).map(|text| text.trim().to_owned());
+                let field =
+                    |name: &str| input.get(name).and_then(Value::as_str).map(|text| text.trim().to_owned());
                 starters.push(Starter {
                     id: tool_call.id.clone(),
                     prompt: field("prompt"),

@@ -157,7 +157,8 @@ impl Loaded {
             return;
         };
         if let Some(&first) = self.by_uuid.get(&uuid) {
-            let other_file = self.lines.get(first as usize).is_some_and(|first| first.at.file != line.at.file);
+            let other_file =
+                self.lines.get(first as usize).is_some_and(|first| first.at.file != line.at.file);
             match line.agent {
                 Some(agent) if other_file => {
                     self.repeated.insert((agent, first));
@@ -176,7 +177,9 @@ impl Loaded {
         let own: HashSet<Name> = self.lines.iter().filter_map(|line| line.agent).collect();
         let mut started_by = HashMap::new();
         let mut last: HashMap<Name, Name> = HashMap::new();
-        for (number, FoundCopy { mut copy, agent }) in std::mem::take(&mut self.copies).into_iter().enumerate() {
+        for (number, FoundCopy { mut copy, agent }) in
+            std::mem::take(&mut self.copies).into_iter().enumerate()
+        {
             if let Some(tool_use) = copy.tool_use {
                 started_by.entry(agent).or_insert(tool_use);
             }

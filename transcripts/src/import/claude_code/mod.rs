@@ -110,7 +110,9 @@ pub(super) fn import(
     order.sort_by_key(|chain| *chain != Chain::Main);
     let chains: Vec<ChainCalls> = order
         .into_iter()
-        .filter_map(|chain| chain::rebuild(chain, &loaded, &mut tree, &groups, &results, &mut taken.responses))
+        .filter_map(|chain| {
+            chain::rebuild(chain, &loaded, &mut tree, &groups, &results, &mut taken.responses)
+        })
         .collect();
     let family = Family::new(&loaded, &tree, results.unpaired(&loaded, &groups));
     let main_id = family.main_session_id(main_stem.as_deref());
@@ -119,7 +121,9 @@ pub(super) fn import(
     for chain in chains {
         let agent = if let Chain::Agent(agent) = chain.chain { Some(agent) } else { None };
         starts.push(Start {
-            tool_use: agent.and_then(|agent| started_by.get(&agent)).map(|id| loaded.names.text(*id).to_owned()),
+            tool_use: agent
+                .and_then(|agent| started_by.get(&agent))
+                .map(|id| loaded.names.text(*id).to_owned()),
             description: agent.and_then(|agent| descriptions.get(&agent).cloned()),
         });
         sessions.push(family.session(chain, &main_id, taken));
@@ -132,7 +136,9 @@ pub(super) fn import(
 fn started_by(loaded: &mut Loaded) -> HashMap<Name, Name> {
     let mut started_by = loaded.adopt_copies();
     for line in &loaded.lines {
-        let (Some(agent), line::Body::User { blocks, .. }) = (line.result_of_agent, &line.body) else { continue };
+        let (Some(agent), line::Body::User { blocks, .. }) = (line.result_of_agent, &line.body) else {
+            continue;
+        };
         let tool_use = blocks.iter().find_map(|block| match block {
             content::Block::ToolResult(id, _) => Some(*id),
             _ => None,
@@ -182,7 +188,8 @@ impl<'a> Family<'a> {
     /// its lines name (a resumed file starts with the lines of the session before), else the file's name.
     fn main_session_id(&self, stem: Option<&str>) -> String {
         let main = self.loaded.lines.iter().filter(|line| !line.sidechain);
-        let named: Vec<&str> = main.filter_map(|line| line.session).map(|id| self.loaded.names.text(id)).collect();
+        let named: Vec<&str> =
+            main.filter_map(|line| line.session).map(|id| self.loaded.names.text(id)).collect();
         let any = self.loaded.lines.iter().find_map(|line| line.session).map(|id| self.loaded.names.text(id));
         let stem_is_named = stem.filter(|stem| named.contains(stem));
         stem_is_named.or(named.last().copied()).or(any).or(stem).unwrap_or("session").to_owned()
@@ -280,7 +287,8 @@ impl Taken {
     /// An id that no session of this import has; a second one gets a number.
     pub fn unique(&mut self, id: String) -> String {
         let numbered = (2..).map(|number| format!("{id}~{number}"));
-        let free = std::iter::once(id.clone()).chain(numbered).find(|id| !self.ids.contains(id)).unwrap_or(id);
+        let free =
+            std::iter::once(id.clone()).chain(numbered).find(|id| !self.ids.contains(id)).unwrap_or(id);
         self.ids.insert(free.clone());
         free
     }

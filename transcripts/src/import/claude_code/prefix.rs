@@ -132,7 +132,9 @@ impl<'a> Builder<'a> {
         for &line in &path.lines {
             match &self.loaded.lines[line as usize].body {
                 Body::Assistant(_) => {
-                    let Some(turn) = self.groups.of_line(line).filter(|&turn| turn != group) else { continue };
+                    let Some(turn) = self.groups.of_line(line).filter(|&turn| turn != group) else {
+                        continue;
+                    };
                     if turns.insert(turn) {
                         self.push_turn(turn, &horizon, &mut prefix);
                     }

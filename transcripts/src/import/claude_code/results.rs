@@ -77,7 +77,8 @@ impl Results {
             let last = members.last();
             for group in members {
                 for at in groups.list[*group as usize].blocks(u32::MAX) {
-                    let blocks = groups::response(loaded, at.line).map_or(&[][..], |response| &response.blocks);
+                    let blocks =
+                        groups::response(loaded, at.line).map_or(&[][..], |response| &response.blocks);
                     let Some(Block::ToolUse(id, _)) = blocks.get(at.block as usize) else { continue };
                     called.insert((chain, *id));
                     if last != Some(group) && !self.by_call.contains_key(&(chain, *id)) {
