@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version written into every record and manifest.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -76,8 +76,10 @@ pub struct Structure {
     /// No strict code fired. A repaired call never counts.
     pub valid: bool,
     /// Codes that fired on the output as it is.
+    #[serde(default)]
     pub strict_codes: Vec<String>,
     /// Codes left after the closed list of repairs.
+    #[serde(default)]
     pub lenient_codes: Vec<String>,
 }
 
@@ -103,6 +105,7 @@ pub struct CallError {
     /// Stable word for the kind: `context_length`, `out_of_memory`, `backend`, ...
     pub kind: String,
     /// What happened and what to do next.
+    #[serde(default)]
     pub message: String,
 }
 
@@ -146,7 +149,8 @@ pub struct CallRecord {
     pub messages_frozen_hit: Option<u64>,
     /// Kept over raw drafter tokens, over the messages that stand compressed.
     pub keep_ratio_realised: Option<f64>,
-    /// Cache state.
+    /// Cache state; a word that this version does not know reads as `null`.
+    #[serde(deserialize_with = "known_or_null")]
     pub cache_state: Option<CacheState>,
 
     /// Arrival of the request to the first generated token, ms.
@@ -156,6 +160,7 @@ pub struct CallRecord {
     /// Arrival of the request to the last generated token, ms.
     pub e2e_ms: Option<f64>,
     /// Stages of TTFT.
+    #[serde(deserialize_with = "null_as_default")]
     pub spans_ms: SpansMs,
 
     /// KV bytes in use after the call.
@@ -185,8 +190,10 @@ pub struct CallRecord {
     /// Output checks.
     pub structure: Option<Structure>,
     /// Codes of the request checks that fired on the request as sent (`R01`..), each once.
+    #[serde(deserialize_with = "null_as_default")]
     pub request_codes: Vec<String>,
     /// Fidelity against cold.
+    #[serde(deserialize_with = "null_as_default")]
     pub fidelity: Fidelity,
     /// The call failed.
     pub error: Option<CallError>,
@@ -234,6 +241,18 @@ impl Default for CallRecord {
             error: None,
         }
     }
+}
+
+/// Reads `null` as the empty value: older and foreign writers leave whole blocks out that way.
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    input: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
+}
+
+/// Reads a word of a later schema version as missing, so that the rest of its record stays readable.
+fn known_or_null<'de, D: Deserializer<'de>>(input: D) -> Result<Option<CacheState>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(input)?).unwrap_or(None))
 }
 
 /// One row of `telemetry.csv`.
@@ -306,11 +325,12 @@ pub struct RunManifest {
     pub command: Vec<String>,
     /// Every setting with its value, defaults included.
     pub config: serde_json::Map<String, serde_json::Value>,
-    /// Arms in the order given, each with all of its settings.
+    /// Arms in the order given, each with all of its settings; `name` holds the arm name.
     pub arms: Vec<serde_json::Map<String, serde_json::Value>>,
     /// Sessions in the order given.
     pub sessions: Vec<SessionRef>,
-    /// Target and drafter: name, digest, architecture, bytes.
+    /// `target` and `drafter`, each an object: `name`, `digest`, `architecture`, `bytes`, `random_weights` (true where the
+    /// weights are seeded noise: timing has meaning then, text and scores have none).
     pub models: BTreeMap<String, serde_json::Value>,
     /// CPU, cores, memory, operating system, instruction set in use.
     pub machine: BTreeMap<String, serde_json::Value>,

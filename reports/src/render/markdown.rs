@@ -1,0 +1,124 @@
+//! `summary.md`: the report as a page of Markdown for an issue or a pull request.
+
+use std::fmt::Write;
+
+use super::table::{self, Align, Table};
+use crate::number::counted;
+use crate::report::Report;
+
+/// Rows of the list of slower calls.
+const SLOWER_MAX: usize = 20;
+
+/// The page.
+pub fn render(report: &Report) -> String {
+    let manifest = &report.manifest;
+    let mut page = String::new();
+    let mut block = |text: String| {
+        if !text.is_empty() {
+            page.push_str(text.trim_end());
+            page.push_str("\n\n");
+        }
+    };
+    block(format!("# Run {}", text(&manifest.run_id)));
+    block(facts(report));
+    block(grid(&table::arms(report)));
+    block(list(report.findings.iter().map(|f| f.text.as_str())));
+    section(&mut block, "Where the time to first token goes, one pass", &table::stages(report));
+    section(&mut block, "Cold starts apart from continued prefixes", &table::cache_splits(report));
+    section(&mut block, "Calls slower than cold", &table::slower(report, SLOWER_MAX));
+    if report.slower.len() > SLOWER_MAX {
+        block(format!("The {SLOWER_MAX} worst of {}; calls.csv has all.", report.slower.len()));
+    }
+    section(&mut block, "Codes of the structure checks, calls by arm", &table::codes(report));
+    if !report.notes.is_empty() {
+        block("## Limits".to_string());
+        block(list(report.notes.iter().map(String::as_str)));
+    }
+    let broken: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
+    if !broken.is_empty() || !report.warnings.is_empty() {
+        block("## Broken or unreadable records".to_string());
+        block(list(broken.iter().map(String::as_str).chain(report.warnings.iter().map(String::as_str))));
+    }
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
+}
+
+fn section(block: &mut impl FnMut(String), title: &str, table: &Table) {
+    if !table.rows.is_empty() {
+        block(format!("## {title}"));
+        block(grid(table));
+    }
+}
+
+fn facts(report: &Report) -> String {
+    let manifest = &report.manifest;
+    let mut out = String::new();
+    let size = format!(
+        "{} x {} of {} x {}",
+        counted(report.summary.arms.len() as u64, "arm"),
+        counted(report.n_calls() as u64, "call"),
+        counted(report.n_sessions() as u64, "session"),
+        counted(report.n_repeats as u64, "repeat"),
+    );
+    let commit = manifest.git_commit.as_deref().map(|c| format!(" at {c}")).unwrap_or_default();
+    for (name, value) in [
+        ("Run", size),
+        ("Started", manifest.started_at.clone()),
+        ("Program", format!("{}{commit}", manifest.program_version)),
+        ("Command", manifest.command.join(" ")),
+    ] {
+        if !value.is_empty() {
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "- {name}: {}", text(&value));
+        }
+    }
+    for session in &manifest.sessions {
+        let level = if session.fidelity_level.is_empty() {
+            String::new()
+        } else {
+            format!(", fidelity {}", session.fidelity_level)
+        };
+        let _ = writeln!(
+            out,
+            "- Session {}: {} of {} calls replayed{}",
+            text(&session.session_id),
+            session.calls_replayed,
+            session.calls,
+            text(&level)
+        );
+    }
+    out
+}
+
+fn grid(table: &Table) -> String {
+    if table.rows.is_empty() {
+        return String::new();
+    }
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut out = line(table.columns.iter().map(|c| text(&c.title)).collect());
+    let rule = |align| if align == Align::Left { ":---".to_string() } else { "---:".to_string() };
+    out += &line(table.columns.iter().map(|c| rule(c.align)).collect());
+    for row in &table.rows {
+        out += &line(row.iter().map(|cell| text(&cell.text)).collect());
+    }
+    out
+}
+
+fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    items.map(|item| format!("- {}\n", text(item))).collect()
+}
+
+/// Text from outside on one line and without markup: names come from files.
+fn text(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    for c in raw.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}

@@ -1,0 +1,238 @@
+//! The tables that more than one format shows, as finished text with alignment. Knows no markup.
+
+use crate::number::{MISSING, count, duration, energy, factor, or_missing, percent};
+use crate::report::{Report, Tone};
+use crate::stats::P95_SAMPLES_MIN;
+use crate::summary::{ArmSummary, BASELINE_ARM, Speedup};
+
+/// Where a column's text stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Heading.
+    pub title: String,
+    /// Where its text stands.
+    pub align: Align,
+}
+
+/// A cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Finished text.
+    pub text: String,
+    /// Which way it points.
+    pub tone: Tone,
+}
+
+/// A table; every row has one cell per column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Columns from left to right.
+    pub columns: Vec<Column>,
+    /// Rows from top to bottom.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with these headings; the first column is words, the others are numbers.
+    pub fn new(titles: &[&str]) -> Self {
+        let column = |(i, title): (usize, &&str)| Column {
+            title: (*title).to_string(),
+            align: if i == 0 { Align::Left } else { Align::Right },
+        };
+        Self { columns: titles.iter().enumerate().map(column).collect(), rows: Vec::new() }
+    }
+
+    fn push_column(&mut self, title: &str, cells: Vec<Cell>) {
+        let align = if self.columns.is_empty() { Align::Left } else { Align::Right };
+        self.columns.push(Column { title: title.to_string(), align });
+        self.rows.resize_with(cells.len(), Vec::new);
+        for (row, cell) in self.rows.iter_mut().zip(cells) {
+            row.push(cell);
+        }
+    }
+}
+
+/// A cell that points nowhere.
+pub fn plain(text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), tone: Tone::Neutral }
+}
+
+/// One row per arm: what it cost and what it saved. Columns that no arm can fill are left out.
+pub fn arms(report: &Report) -> Table {
+    let rows = &report.summary.arms;
+    let mut table = Table::default();
+    let mut column = |title: &str, cell: &dyn Fn(&ArmSummary) -> Cell| {
+        table.push_column(title, rows.iter().map(cell).collect());
+    };
+    column("arm", &|row| plain(&row.arm));
+    column("calls", &|row| plain(count(row.calls as f64)));
+    if rows.iter().any(|row| row.failed > 0) {
+        column("failed", &|row| toned(count(row.failed as f64), row.failed == 0));
+    }
+    column("TTFT sum", &|row| plain(or_missing(row.ttft_ms_sum, duration)));
+    column("p50", &|row| plain(or_missing(row.ttft_ms_p50, duration)));
+    if rows.iter().all(|row| row.ttft_samples as usize >= P95_SAMPLES_MIN) {
+        column("p95", &|row| plain(or_missing(row.ttft_ms_p95, duration)));
+    } else {
+        column("max", &|row| plain(or_missing(row.ttft_ms_max, duration)));
+    }
+    if report.summary.arm(BASELINE_ARM).is_some() && rows.len() > 1 {
+        column("vs cold", &|row| speedup_cell(report, row));
+        column("95 % interval", &|row| plain(interval_text(report.summary.speedup(&row.arm))));
+    }
+    let of_raw = |part: Option<f64>, row: &ArmSummary| {
+        plain(match (part, row.tokens_raw) {
+            (Some(part), Some(raw)) if raw > 0.0 => percent(part / raw),
+            _ => MISSING.to_string(),
+        })
+    };
+    column("removed", &|row| of_raw(row.tokens_removed, row));
+    column("prefix hit", &|row| of_raw(row.tokens_prefix_hit, row));
+    column("prefilled", &|row| of_raw(row.tokens_prefilled, row));
+    if rows.iter().any(|row| row.tokens_scored.is_some_and(|n| n > 0.0)) {
+        column("scored", &|row| plain(or_missing(row.tokens_scored, count)));
+    }
+    if rows.iter().any(|row| row.exact_checked > 0) {
+        column("exact", &|row| of_checked(row.exact, row.exact_checked));
+    }
+    if rows.iter().any(|row| row.structure_checked > 0) {
+        column("valid", &|row| plain(or_missing(row.structure_valid_rate, percent)));
+    }
+    if rows.iter().any(|row| row.energy_j.is_some()) {
+        column("energy", &|row| plain(or_missing(row.energy_j, energy)));
+    }
+    table
+}
+
+fn toned(text: String, good: bool) -> Cell {
+    Cell { text, tone: if good { Tone::Neutral } else { Tone::Bad } }
+}
+
+fn of_checked(good: u64, checked: u64) -> Cell {
+    if checked == 0 {
+        return plain(MISSING);
+    }
+    let tone = if good == checked { Tone::Good } else { Tone::Bad };
+    Cell { text: format!("{good}/{checked}"), tone }
+}
+
+fn speedup_cell(report: &Report, row: &ArmSummary) -> Cell {
+    if row.arm == BASELINE_ARM {
+        return plain("baseline");
+    }
+    let Some(ttft) = report.summary.speedup(&row.arm).and_then(|s| s.ttft) else { return plain(MISSING) };
+    let (low, high) = report.summary.speedup(&row.arm).and_then(|s| s.ttft_interval).unwrap_or((ttft, ttft));
+    let tone = match (low > 1.0, high < 1.0) {
+        (true, _) => Tone::Good,
+        (_, true) => Tone::Bad,
+        _ => Tone::Neutral,
+    };
+    Cell { text: factor(ttft), tone }
+}
+
+fn interval_text(speedup: Option<&Speedup>) -> String {
+    match speedup.and_then(|s| s.ttft_interval) {
+        Some((low, high)) => format!("{} to {}", factor(low), factor(high)),
+        None => MISSING.to_string(),
+    }
+}
+
+/// One row per stage of TTFT, one column per arm: time of one pass and its share. Stages that no arm has are left out.
+pub fn stages(report: &Report) -> Table {
+    let mut titles = vec!["stage"];
+    titles.extend(report.stages.iter().map(|row| row.arm.as_str()));
+    let mut table = Table::new(&titles);
+    let names: Vec<&str> =
+        report.stages.first().map(|r| r.spans_ms.iter().map(|s| s.0).collect()).unwrap_or_default();
+    for (stage_idx, name) in names.iter().enumerate() {
+        if report.stages.iter().all(|row| row.spans_ms[stage_idx].1.is_none()) {
+            continue;
+        }
+        let mut row = vec![plain(*name)];
+        row.extend(report.stages.iter().map(|arm| {
+            let share = match (arm.spans_ms[stage_idx].1, arm.total_ms) {
+                (Some(ms), Some(total)) if total > 0.0 => {
+                    format!("{} ({})", duration(ms), percent(ms / total))
+                }
+                (ms, _) => or_missing(ms, duration),
+            };
+            plain(share)
+        }));
+        table.rows.push(row);
+    }
+    if !table.rows.is_empty() {
+        let mut row = vec![plain("TTFT")];
+        row.extend(report.stages.iter().map(|arm| plain(or_missing(arm.total_ms, duration))));
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Calls slower than `cold`, at most `limit`, worst first.
+pub fn slower(report: &Report, limit: usize) -> Table {
+    let mut table = Table::new(&["arm", "session", "call", "cold", "this arm", "slower by"]);
+    table.columns[1].align = Align::Left;
+    for call in report.slower.iter().take(limit) {
+        table.rows.push(vec![
+            plain(&call.arm),
+            plain(&call.key.session_id),
+            plain(call.key.call_index.saturating_add(1).to_string()),
+            plain(duration(call.cold_ms)),
+            plain(duration(call.arm_ms)),
+            Cell { text: factor(call.ratio), tone: Tone::Bad },
+        ]);
+    }
+    table
+}
+
+/// Cold starts apart from calls that continue a cached prefix.
+pub fn cache_splits(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "arm",
+        "calls without a hit",
+        "their p50",
+        "calls with a hit",
+        "their p50",
+        "reused, p50",
+    ]);
+    for split in &report.cache_splits {
+        table.rows.push(vec![
+            plain(&split.arm),
+            plain(count(split.n_miss as f64)),
+            plain(or_missing(split.miss_ttft_ms_p50, duration)),
+            plain(count(split.n_hit as f64)),
+            plain(or_missing(split.hit_ttft_ms_p50, duration)),
+            plain(or_missing(split.hit_ratio_p50, percent)),
+        ]);
+    }
+    table
+}
+
+/// Codes of the checks by arm: calls on which each fired, and on how many it still fires after the allowed repairs.
+pub fn codes(report: &Report) -> Table {
+    let mut titles = vec!["code"];
+    titles.extend(report.arm_names());
+    let mut table = Table::new(&titles);
+    for code in &report.codes {
+        let mut row = vec![plain(&code.code)];
+        row.extend(code.calls.iter().zip(&code.calls_after_repair).map(|(&calls, &after)| {
+            let repaired = if code.code.starts_with('O') && after != calls {
+                format!(" ({after} after repair)")
+            } else {
+                String::new()
+            };
+            toned(format!("{calls}{repaired}"), calls == 0)
+        }));
+        table.rows.push(row);
+    }
+    table
+}

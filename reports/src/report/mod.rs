@@ -1,0 +1,133 @@
+//! The finished report: every number and sentence that a page shows, computed once. Renderers only lay it out, so that the
+//! terminal, the Markdown and the HTML page never disagree.
+
+mod calls;
+mod findings;
+mod rescoring;
+mod stages;
+mod validity;
+
+pub use calls::{CallCell, CallRow, Failure, SlowerCall};
+pub use findings::{Finding, Tone};
+pub use rescoring::Rescoring;
+pub use stages::{CacheSplit, StageRow};
+pub use validity::CodeCount;
+
+use crate::check::{self, Violation};
+use crate::grid::Grid;
+use crate::record::{CallRecord, RunManifest, TelemetrySample};
+use crate::summary::Summary;
+
+/// A call in flight, for the bands of the telemetry plot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// Position in the order of execution.
+    pub order_index: u64,
+    /// Position of its arm in [`Summary::arms`].
+    pub arm_idx: usize,
+}
+
+/// Everything that the pages of one run show.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was run.
+    pub manifest: RunManifest,
+    /// One row per arm.
+    pub summary: Summary,
+    /// Repeats that have records.
+    pub n_repeats: usize,
+    /// Arm x stage of TTFT.
+    pub stages: Vec<StageRow>,
+    /// Per arm: calls that started from nothing and calls that continued a cached prefix.
+    pub cache_splits: Vec<CacheSplit>,
+    /// Per arm with compression: what was scored, and what of it again.
+    pub rescoring: Vec<Rescoring>,
+    /// One row per session and call, each with one cell per arm.
+    pub calls: Vec<CallRow>,
+    /// Calls that an arm made slower than `cold`.
+    pub slower: Vec<SlowerCall>,
+    /// Calls that failed.
+    pub failures: Vec<Failure>,
+    /// Codes of the request and output checks by arm.
+    pub codes: Vec<CodeCount>,
+    /// What the data says, in sentences.
+    pub findings: Vec<Finding>,
+    /// What limits these numbers, in sentences.
+    pub notes: Vec<String>,
+    /// Broken invariants; a run that has any is not to be quoted.
+    pub violations: Vec<Violation>,
+    /// What was unreadable in the run directory.
+    pub warnings: Vec<String>,
+    /// Samples over time.
+    pub telemetry: Vec<TelemetrySample>,
+    /// Calls by order of execution.
+    pub executions: Vec<Execution>,
+}
+
+impl Report {
+    /// Computes the report of one run. `warnings` are those of reading it.
+    pub fn new(
+        manifest: RunManifest,
+        records: &[CallRecord],
+        telemetry: Vec<TelemetrySample>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let grid = Grid::new(&manifest, records);
+        let summary = Summary::new(&manifest, &grid);
+        let calls = calls::rows(&grid);
+        let slower = calls::slower(&summary, &calls);
+        let rescoring = rescoring::rows(&grid);
+        let facts =
+            findings::Facts { manifest: &manifest, grid: &grid, summary: &summary, rescoring: &rescoring };
+        Self {
+            n_repeats: grid.n_repeats(),
+            stages: stages::rows(&grid),
+            cache_splits: stages::cache_splits(&grid),
+            failures: calls::failures(&grid),
+            codes: validity::counts(&grid),
+            findings: findings::findings(&facts, &slower),
+            notes: findings::notes(&facts),
+            violations: check::check_run(records),
+            executions: executions(&grid),
+            summary,
+            rescoring,
+            calls,
+            slower,
+            warnings,
+            telemetry,
+            manifest,
+        }
+    }
+
+    /// Arm names in run order.
+    pub fn arm_names(&self) -> impl Iterator<Item = &str> {
+        self.summary.arms.iter().map(|row| row.arm.as_str())
+    }
+
+    /// Distinct calls over all sessions.
+    pub fn n_calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Sessions that have calls.
+    pub fn n_sessions(&self) -> usize {
+        let starts =
+            self.calls.windows(2).filter(|pair| pair[0].key.session_id != pair[1].key.session_id).count();
+        if self.calls.is_empty() { 0 } else { starts + 1 }
+    }
+
+    /// Some model has seeded random weights: times mean something, texts and scores do not.
+    pub fn has_random_weights(&self) -> bool {
+        findings::has_random_weights(&self.manifest)
+    }
+}
+
+fn executions(grid: &Grid) -> Vec<Execution> {
+    let mut executions: Vec<Execution> = (0..grid.arms().len())
+        .flat_map(|arm_idx| {
+            grid.records(arm_idx).map(move |record| Execution { order_index: record.order_index, arm_idx })
+        })
+        .collect();
+    executions.sort_by_key(|e| e.order_index);
+    executions
+}

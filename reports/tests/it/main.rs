@@ -1,0 +1,8 @@
+//! Reports on hand-made run directories: files in, files out.
+#![allow(clippy::unwrap_used)] // Clippy takes test code outside a #[test] function for ordinary code.
+
+mod demo;
+mod golden;
+mod pages;
+mod plots;
+mod store;
