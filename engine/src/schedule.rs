@@ -85,8 +85,7 @@ pub fn schedule(tokens: &[u32], rules: &Rules) -> Schedule {
     let mut pieces = Vec::new();
     let mut start = 0;
     for (position, &token) in tokens.iter().enumerate() {
-        let closes = token == rules.boundary && position > start && position - start >= rules.min_segment;
-        if closes {
+        if token == rules.boundary && position - start >= rules.min_segment {
             cut(&mut pieces, start, position, Segment::Closed, rules);
             start = position;
         }

@@ -162,7 +162,7 @@ impl FreezeStore {
         let mut reader = BufReader::new(log.file.try_clone().map_err(io("read"))?);
         let mut memo = HashMap::new();
         let mut report = OpenReport::default();
-        if !log.check_header(&mut reader, size)? {
+        if !log.check_header(&mut reader)? {
             log.append(&header())?;
             return Ok((Self { memo, log: Some(log) }, report));
         }
@@ -249,7 +249,7 @@ enum LogState {
 
 impl Log {
     /// Reads the header; `false` if the file is new, or was cut short while its header was written.
-    fn check_header(&mut self, reader: &mut impl Read, size: u64) -> Result<bool, EngineError> {
+    fn check_header(&mut self, reader: &mut impl Read) -> Result<bool, EngineError> {
         let mut found = Vec::with_capacity(HEADER_BYTES);
         let read = reader.take(HEADER_BYTES as u64).read_to_end(&mut found);
         read.map_err(|source| EngineError::io(&self.path, "read", source))?;
@@ -258,7 +258,7 @@ impl Log {
             self.len = HEADER_BYTES as u64;
             return Ok(true);
         }
-        if size < HEADER_BYTES as u64 && expected.starts_with(&found) {
+        if expected.starts_with(&found) {
             self.state = LogState::TornTail;
             return Ok(false);
         }
@@ -402,18 +402,23 @@ mod tests {
         let read_only = File::open(&path).unwrap();
         let log = Log { path: path.clone(), file: read_only, len: 12, state: LogState::Clean };
         let mut store = FreezeStore { log: Some(log), ..FreezeStore::default() };
-        let keys = [FreezeKey([1; 32]), FreezeKey([2; 32])];
+        let keys = [1, 2, 3, 4].map(|byte| FreezeKey([byte; 32]));
+        let writable = || File::options().append(true).open(&path).unwrap();
         let failed = store.insert(keys[0], Frozen::Verbatim).unwrap_err().to_string();
         assert!(failed.contains("cannot write"), "{failed}");
         assert_eq!(store.get(&keys[0]), Some(&Frozen::Verbatim));
         let log = store.log.as_mut().unwrap();
         assert_eq!((log.len, &log.state), (12, &LogState::TornTail));
 
-        log.file = File::options().append(true).open(&path).unwrap();
+        log.file = writable();
         store.insert(keys[1], Frozen::Verbatim).unwrap();
+        store.log.as_mut().unwrap().file = File::open(&path).unwrap();
+        store.insert(keys[2], Frozen::Verbatim).unwrap_err();
+        store.log.as_mut().unwrap().file = writable();
+        store.insert(keys[3], Frozen::Verbatim).unwrap();
         drop(store);
         let (store, report) = FreezeStore::open(&path).unwrap();
-        assert_eq!((report.records, report.unfinished_bytes, report.damaged_bytes), (1, 0, 0));
-        assert_eq!(store.get(&keys[1]), Some(&Frozen::Verbatim));
+        assert_eq!((report.records, report.unfinished_bytes, report.damaged_bytes), (2, 0, 0));
+        assert_eq!(keys.map(|key| store.get(&key).is_some()), [false, true, false, true]);
     }
 }

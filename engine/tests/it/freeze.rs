@@ -194,6 +194,68 @@ fn zeros_after_the_last_record_are_damage_and_not_a_record() {
     assert_eq!(std::fs::metadata(&path).unwrap().len(), sizes[3]);
 }
 
+/// A record as the format's description has it, whatever its payload says.
+fn record(payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    let head = [length.to_le_bytes(), (!length).to_le_bytes()].concat();
+    [&head, payload, &blake3::hash(payload).as_bytes()[..16]].concat()
+}
+
+/// A payload under some key.
+fn payload(tag: u8, words: &[u64]) -> Vec<u8> {
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    [&[9; 32][..], &[tag], &words].concat()
+}
+
+#[test]
+fn the_file_is_what_its_description_says() {
+    let (_folder, path) = folder();
+    let (mut store, _) = FreezeStore::open(&path).unwrap();
+    store.insert(key("a"), compressed(&[(2, 3)])).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let mut expected = payload(1, &[100, 7, 2, 3]);
+    expected[..32].copy_from_slice(&bytes[20..52]);
+    assert_eq!(bytes, [b"RPRSMEMO", &SCHEMA.to_le_bytes()[..], &record(&expected)].concat());
+}
+
+#[test]
+fn a_record_that_is_whole_but_makes_no_sense_is_damage() {
+    let (_folder, path) = folder();
+    let (_, _, bytes) = written(&path);
+    let nonsense = [
+        vec![],
+        vec![9; 32],
+        payload(2, &[]),
+        payload(0, &[1]),
+        payload(1, &[5]),
+        payload(1, &[5, 4, 1]),
+        payload(1, &[5, 6]),
+        payload(1, &[5, 4, 8, 8]),
+        payload(1, &[5, 4, 8, 2]),
+        payload(1, &[5, 4, 0, 8, 7, 9]),
+        [payload(1, &[5, 4]), vec![0]].concat(),
+    ];
+    for payload in nonsense {
+        let damaged = record(&payload);
+        std::fs::write(&path, [&bytes[..], &damaged].concat()).unwrap();
+        let (store, report) = FreezeStore::open(&path).unwrap();
+        assert_eq!((store.len(), report.damaged_bytes), (3, damaged.len() as u64), "{payload:?}");
+    }
+}
+
+#[test]
+fn of_two_records_of_one_key_the_first_counts() {
+    let (_folder, path) = folder();
+    let (entries, sizes, mut bytes) = written(&path);
+    let mut second = payload(0, &[]);
+    second[..32].copy_from_slice(&bytes[sizes[0] as usize + 8..][..32]);
+    bytes.extend(record(&second));
+    std::fs::write(&path, &bytes).unwrap();
+    let (store, report) = FreezeStore::open(&path).unwrap();
+    assert_eq!((report.records, store.len()), (4, 3));
+    assert_eq!(store.get(&entries[0].0), Some(&entries[0].1));
+}
+
 #[test]
 fn a_length_beyond_the_file_is_not_allocated() {
     let (_folder, path) = folder();
