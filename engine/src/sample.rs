@@ -157,7 +157,7 @@ fn split_mix_64(seed: u64, counter: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sampler, Sampling, split_mix_64, uniform};
+    use super::{Candidates, Sampler, Sampling, split_mix_64, uniform};
     use crate::error::EngineError;
     use proptest::prelude::*;
 
@@ -211,6 +211,20 @@ mod tests {
         ] {
             assert_eq!(draw(&mut sampler, &logits, 20), [1; 20]);
         }
+    }
+
+    #[test]
+    fn the_second_cut_stops_when_its_share_is_reached() {
+        assert_eq!(draw(&mut seeded(3, 1.0, 0, 0.5), &[0.0, 0.0], 20), [0; 20]);
+        let wider = draw(&mut seeded(3, 1.0, 0, 0.51), &[0.0, 0.0], 20);
+        assert!(wider.contains(&0) && wider.contains(&1));
+    }
+
+    #[test]
+    fn a_share_on_a_border_belongs_to_the_next_token_and_rounding_never_leaves_the_list() {
+        let candidates = Candidates { tokens: vec![(4, 1.0), (5, 1.0), (6, 0.0)], sum: 2.0 };
+        let chosen = [0.0, 0.499, 0.5, 0.999, 1.0].map(|share| candidates.at(share));
+        assert_eq!(chosen, [4, 4, 5, 5, 5]);
     }
 
     #[test]
