@@ -80,7 +80,8 @@ pub enum IntervalOver {
     Calls,
 }
 
-/// One arm against another over the calls (session, call, repeat) that both measured.
+/// One arm against another over the calls that both measured; each side of a call is its mean over the repeats that both
+/// measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Speedup {
     /// Arm judged.
@@ -89,12 +90,14 @@ pub struct Speedup {
     pub ttft: Option<f64>,
     /// The same for end to end.
     pub e2e: Option<f64>,
+    /// The two sums behind `ttft`, ms: baseline, arm.
+    pub ttft_ms_sums: Option<(f64, f64)>,
     /// Ends of the 95 % interval of `ttft`.
     pub ttft_interval: Option<(f64, f64)>,
-    /// Geometric mean of the pairs' TTFT ratios: the typical call.
+    /// Geometric mean of the pairs' TTFT ratios, by session first: the typical call.
     pub ttft_typical: Option<f64>,
-    /// Pairs of `ttft`.
-    pub n_pairs: usize,
+    /// Calls that both arms measured.
+    pub n_calls: usize,
     /// What the interval is drawn over.
     pub interval_over: IntervalOver,
 }
@@ -157,15 +160,17 @@ fn arm_summary(grid: &Grid, arm_idx: usize) -> ArmSummary {
 
 /// `arm` against `baseline`. All numbers are missing where either was not run.
 pub fn speedup(grid: &Grid, baseline: &str, arm: &str, seed: u64) -> Speedup {
-    let ttft = paired(grid, baseline, arm, metrics::ttft_ms, seed);
-    let e2e = paired(grid, baseline, arm, metrics::e2e_ms, seed);
+    let pairs = pairs(grid, baseline, arm, metrics::ttft_ms);
+    let ttft = stats::paired_ratio(&pairs, seed);
+    let e2e = stats::paired_ratio(&self::pairs(grid, baseline, arm, metrics::e2e_ms), seed);
     Speedup {
         arm: arm.to_string(),
         ttft: ttft.map(|r| r.of_sums),
         e2e: e2e.map(|r| r.of_sums),
+        ttft_ms_sums: ttft.map(|r| r.sums),
         ttft_interval: ttft.and_then(|r| r.of_sums_interval),
         ttft_typical: ttft.map(|r| r.typical),
-        n_pairs: ttft.map_or(0, |r| r.n_pairs),
+        n_calls: ttft.map_or(0, |r| r.n_pairs),
         interval_over: interval_over(grid),
     }
 }
@@ -176,8 +181,11 @@ fn interval_over(grid: &Grid) -> IntervalOver {
     if sessions.any(|s| Some(s) != first) { IntervalOver::Sessions } else { IntervalOver::Calls }
 }
 
-fn paired(grid: &Grid, baseline: &str, arm: &str, metric: Formula, seed: u64) -> Option<stats::PairedRatio> {
-    let (baseline_idx, arm_idx) = (grid.arm_idx(baseline)?, grid.arm_idx(arm)?);
+/// One pair per call that both arms measured in at least one common repeat.
+fn pairs(grid: &Grid, baseline: &str, arm: &str, metric: Formula) -> Vec<Pair> {
+    let (Some(baseline_idx), Some(arm_idx)) = (grid.arm_idx(baseline), grid.arm_idx(arm)) else {
+        return Vec::new();
+    };
     let over = interval_over(grid);
     let mut clusters: BTreeMap<&str, usize> = BTreeMap::new();
     let mut pairs = Vec::new();
@@ -189,12 +197,13 @@ fn paired(grid: &Grid, baseline: &str, arm: &str, metric: Formula, seed: u64) ->
             IntervalOver::Calls => call_idx,
         };
         let candidates: BTreeMap<u32, &CallRecord> = grid.repeats(arm_idx, call_idx).collect();
-        for (repeat, record) in grid.repeats(baseline_idx, call_idx) {
-            let other = candidates.get(&repeat).and_then(|r| value(r));
-            if let (Some(baseline), Some(candidate)) = (value(record), other) {
-                pairs.push(Pair { cluster, baseline, candidate });
-            }
+        let common = grid.repeats(baseline_idx, call_idx).filter_map(|(repeat, record)| {
+            Some((value(record)?, candidates.get(&repeat).and_then(|r| value(r))?))
+        });
+        let (baselines, candidates): (Vec<f64>, Vec<f64>) = common.unzip();
+        if let (Some(baseline), Some(candidate)) = (stats::mean(&baselines), stats::mean(&candidates)) {
+            pairs.push(Pair { cluster, baseline, candidate });
         }
     }
-    stats::paired_ratio(&pairs, seed)
+    pairs
 }

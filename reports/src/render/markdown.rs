@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{self, Align, Table};
+use super::table::{self, Align, Room, Table};
 use crate::number::counted;
 use crate::report::Report;
 
@@ -21,7 +21,7 @@ pub fn render(report: &Report) -> String {
     };
     block(format!("# Run {}", text(&manifest.run_id)));
     block(facts(report));
-    block(grid(&table::arms(report)));
+    block(grid(&table::arms(report, Room::Wide)));
     block(list(report.findings.iter().map(|f| f.text.as_str())));
     section(&mut block, "Where the time to first token goes, one pass", &table::stages(report));
     section(&mut block, "Cold starts apart from continued prefixes", &table::cache_splits(report));
@@ -112,13 +112,33 @@ fn list<'a>(items: impl Iterator<Item = &'a str>) -> String {
 /// Text from outside on one line and without markup: names come from files.
 fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
-    for c in raw.chars() {
+    let mut chars = raw.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = chars.next() {
+        // An underscore inside a word is plain text in every dialect, and escaping it hurts those who read the source.
+        let inside_word = before.is_alphanumeric() && chars.peek().is_some_and(|next| next.is_alphanumeric());
         match c {
             '<' => out.push_str("&lt;"),
+            '_' if inside_word => out.push(c),
             '|' | '*' | '_' | '`' | '[' | ']' | '\\' => out.extend(['\\', c]),
             c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
+        before = c;
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+
+    #[test]
+    fn names_cannot_make_markup() {
+        assert_eq!(
+            text("a|b *c* `d` [e](f) <g>\n# h"),
+            r"a\|b \*c\* \`d\` \[e\](f) &lt;g>  # h".replace("  ", " ")
+        );
+        assert_eq!(text("drafter_load _x_"), r"drafter_load \_x\_");
+    }
 }

@@ -66,8 +66,17 @@ pub fn plain(text: impl Into<String>) -> Cell {
     Cell { text: text.into(), tone: Tone::Neutral }
 }
 
+/// How much room a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A terminal: the columns that decide.
+    Narrow,
+    /// A page: every column.
+    Wide,
+}
+
 /// One row per arm: what it cost and what it saved. Columns that no arm can fill are left out.
-pub fn arms(report: &Report) -> Table {
+pub fn arms(report: &Report, room: Room) -> Table {
     let rows = &report.summary.arms;
     let mut table = Table::default();
     let mut column = |title: &str, cell: &dyn Fn(&ArmSummary) -> Cell| {
@@ -88,6 +97,10 @@ pub fn arms(report: &Report) -> Table {
     if report.summary.arm(BASELINE_ARM).is_some() && rows.len() > 1 {
         column("vs cold", &|row| speedup_cell(report, row));
         column("95 % interval", &|row| plain(interval_text(report.summary.speedup(&row.arm))));
+        if room == Room::Wide {
+            let typical = |row: &ArmSummary| report.summary.speedup(&row.arm).and_then(|s| s.ttft_typical);
+            column("typical call", &|row| plain(or_missing(typical(row), factor)));
+        }
     }
     let of_raw = |part: Option<f64>, row: &ArmSummary| {
         plain(match (part, row.tokens_raw) {
@@ -141,7 +154,7 @@ fn speedup_cell(report: &Report, row: &ArmSummary) -> Cell {
 
 fn interval_text(speedup: Option<&Speedup>) -> String {
     match speedup.and_then(|s| s.ttft_interval) {
-        Some((low, high)) => format!("{} to {}", factor(low), factor(high)),
+        Some((low, high)) => format!("{}–{}", factor(low).trim_end_matches('x'), factor(high)),
         None => MISSING.to_string(),
     }
 }

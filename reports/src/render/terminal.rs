@@ -1,6 +1,6 @@
 //! The table at the end of a run, for a terminal of about 120 columns.
 
-use super::table::{self, Align, Cell, Table};
+use super::table::{self, Align, Cell, Room, Table};
 use crate::number::counted;
 use crate::report::{Report, Tone};
 
@@ -30,7 +30,7 @@ pub fn render(report: &Report, color: Color) -> String {
     };
     line(&paint(&headline(report), BOLD, color));
     line("");
-    for row in layout(&table::arms(report), color) {
+    for row in layout(&table::arms(report, Room::Narrow), color) {
         line(&row);
     }
     line("");

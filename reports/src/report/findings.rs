@@ -41,7 +41,7 @@ pub(super) struct Facts<'a> {
 /// Findings in the order of importance.
 pub(super) fn findings(facts: &Facts, slower: &[SlowerCall]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    findings.extend(facts.summary.speedup_vs_cold.iter().filter_map(|s| against_cold(facts, s)));
+    findings.extend(facts.summary.speedup_vs_cold.iter().filter_map(against_cold));
     findings.extend(stacking(facts));
     findings.extend(facts.rescoring.iter().map(scored));
     findings.extend(exactness(facts.summary));
@@ -76,25 +76,22 @@ fn interval_words(speedup: &Speedup, tone: Tone) -> String {
     format!(" (95 % interval {} to {} {over})", factor(low), factor(high))
 }
 
-fn against_cold(facts: &Facts, speedup: &Speedup) -> Option<Finding> {
+fn against_cold(speedup: &Speedup) -> Option<Finding> {
     let tone = side_of_one(speedup)?;
     let (arm, point) = (&speedup.arm, speedup.ttft?);
+    let (cold_ms, arm_ms) = speedup.ttft_ms_sums?;
     let verdict = match tone {
         Tone::Good => format!("{arm} is {} faster than cold to the first token", factor(point)),
         Tone::Bad => format!("{arm} is {} slower than cold to the first token", factor(1.0 / point)),
         Tone::Neutral => format!("{arm} and cold cannot be told apart by this run: {}", factor(point)),
     };
-    let sums = match (facts.summary.arm(BASELINE_ARM), facts.summary.arm(arm)) {
-        (
-            Some(ArmSummary { ttft_ms_sum: Some(cold), .. }),
-            Some(ArmSummary { ttft_ms_sum: Some(own), .. }),
-        ) => {
-            format!(", {} against {}", duration(*own), duration(*cold))
-        }
-        _ => String::new(),
-    };
-    let calls = counted((speedup.n_pairs / facts.grid.n_repeats().max(1)).max(1) as u64, "call");
-    let text = format!("{verdict}{sums} summed over {calls}{}.", interval_words(speedup, tone));
+    let text = format!(
+        "{verdict}, {} against {} summed over {}{}.",
+        duration(arm_ms),
+        duration(cold_ms),
+        counted(speedup.n_calls as u64, "call"),
+        interval_words(speedup, tone)
+    );
     Some(Finding { tone, text })
 }
 
@@ -229,7 +226,7 @@ pub(super) fn notes(facts: &Facts) -> Vec<String> {
         );
     }
     let measured = summary.arms.iter().any(|a| a.ttft_samples > 0);
-    if measured && summary.arms.iter().all(|a| (a.ttft_samples as usize) < P95_SAMPLES_MIN) {
+    if measured && summary.arms.iter().any(|a| (a.ttft_samples as usize) < P95_SAMPLES_MIN) {
         notes.push(format!(
             "Below {P95_SAMPLES_MIN} samples a 95th percentile is a guess: the largest value stands there."
         ));

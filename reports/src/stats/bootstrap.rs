@@ -1,6 +1,6 @@
 //! Paired ratios with a bootstrap interval.
 //!
-//! A pair holds the same call of the same session and repeat under two arms. Pairs of one cluster (a session) are not
+//! A pair holds two measurements of the same thing, here a call under two arms. Pairs of one cluster (a session) are not
 //! independent of each other, so whole clusters are drawn.
 
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct Pair {
 pub struct PairedRatio {
     /// Sum of the baseline over sum of the candidate: what a user who waits for all of it sees.
     pub of_sums: f64,
+    /// The two sums: baseline, candidate.
+    pub sums: (f64, f64),
     /// 95 % bootstrap interval of `of_sums`, ends by the expanded percentile; `None` with one cluster.
     pub of_sums_interval: Option<(f64, f64)>,
     /// exp of the mean log ratio, averaged within clusters and then over them: what a typical pair sees.
@@ -68,6 +70,7 @@ pub fn paired_ratio(pairs: &[Pair], seed: u64) -> Option<PairedRatio> {
     let mean_log = clusters.iter().map(|s| s.log_ratio / s.n).sum::<f64>() / clusters.len() as f64;
     Some(PairedRatio {
         of_sums: baseline / candidate,
+        sums: (baseline, candidate),
         of_sums_interval: interval(&clusters, seed),
         typical: mean_log.exp(),
         n_pairs,

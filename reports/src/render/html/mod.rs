@@ -7,7 +7,7 @@ mod setup;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plot::Plot;
-use super::table::{self, Align, Table};
+use super::table::{self, Align, Room, Table};
 use crate::number::counted;
 use crate::report::{Report, Tone};
 
@@ -119,10 +119,11 @@ fn verdicts(report: &Report) -> Markup {
             ul.findings {
                 @for finding in &report.findings { li class=(tone_class(finding.tone)) { (finding.text) } }
             }
-            (grid(&table::arms(report)))
+            (grid(&table::arms(report, Room::Wide)))
             p.remark {
                 "TTFT sum is one pass over all calls (mean over repeats). Removed, prefix hit and prefilled are shares of the raw \
-                 prompt tokens and add up to 100 %. Above 1x is faster than cold."
+                 prompt tokens and add up to 100 %. Above 1x is faster than cold: vs cold compares the sums, which long calls \
+                 dominate; typical call is the geometric mean over calls."
             }
             @if !report.notes.is_empty() {
                 h3 { "Limits" }

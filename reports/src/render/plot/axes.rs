@@ -4,7 +4,7 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
 
-use super::canvas::{Canvas, Drawn, Point, Type, fit, text_width};
+use super::canvas::{Canvas, Drawn, Type, fit, text_width};
 use super::palette;
 use crate::report::CallRow;
 
@@ -23,15 +23,11 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    /// Logarithmic where positive values differ by more than fifty times, else from zero.
+    /// Logarithmic with a little air where positive values differ by more than fifty times, else from zero.
     pub(super) fn for_values(values: &[f64]) -> Self {
         let positive = || values.iter().copied().filter(|v| v.is_finite() && *v > 0.0);
         let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
-        if high > LOG_FROM_RATIO * low {
-            Self::Log(log_floor(low), log_ceiling(high))
-        } else {
-            Self::linear(high)
-        }
+        if high > LOG_FROM_RATIO * low { Self::Log(low / 1.2, high * 1.2) } else { Self::linear(high) }
     }
 
     /// From 0 to the next tick above `high`.
@@ -69,28 +65,16 @@ impl Scale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, so that about `n` steps reach `high`.
+/// 1, 2, 2.5 or 5 times a power of ten, so that about `n` steps reach `high`.
 fn nice_step(high: f64, n: f64) -> f64 {
     let raw = high / n;
     let power = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|s| s * power >= raw * 0.999);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= raw * 0.999);
     step.unwrap_or(10.0) * power
 }
 
-const LOG_STEPS: [f64; 3] = [1.0, 2.0, 5.0];
-
-fn log_floor(value: f64) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    LOG_STEPS.iter().rev().map(|s| s * power).find(|&v| v <= value).unwrap_or(power)
-}
-
-fn log_ceiling(value: f64) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    LOG_STEPS.iter().map(|s| s * power).find(|&v| v >= value).unwrap_or(10.0 * power)
-}
-
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let steps: &[f64] = if high / low > 2_000.0 { &LOG_STEPS[..1] } else { &LOG_STEPS };
+    let steps: &[f64] = if high / low > 2_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let mut ticks = Vec::new();
     let mut power = 10_f64.powf(low.log10().floor());
     while power <= high * 1.001 {
@@ -259,26 +243,53 @@ pub(super) enum Key {
     Line(usize),
 }
 
-/// Entries from left to right, wrapped; above the data, so that it never covers any. Returns the y below it.
-pub(super) fn legend<DB: DrawingBackend>(
-    canvas: &Canvas<DB>,
-    top: f64,
-    entries: &[(Key, RGBColor, String)],
-) -> Drawn<f64> {
-    const ROW: f64 = 20.0;
+/// An entry of a legend: sign, colour, name.
+pub(super) type Entry = (Key, RGBColor, String);
+
+const LEGEND_ROW: f64 = 20.0;
+const LEGEND_TYPE_SIZE: f64 = 12.0;
+
+/// A placed entry: its left end, its row, its name cut to fit.
+struct Placed {
+    x: f64,
+    row: usize,
+    shown: String,
+}
+
+fn sign_width(key: Key) -> f64 {
+    match key {
+        Key::Area => 11.0,
+        Key::Line(_) => 22.0,
+    }
+}
+
+/// Entries from left to right, wrapped into rows.
+fn place(width: f64, entries: &[Entry]) -> Drawn<Vec<Placed>> {
     const GAP: f64 = 20.0;
-    let style = Type::new(12.0);
-    let (mut x, mut y): Point = (MARGIN, top + 10.0);
-    for (key, color, name) in entries {
+    let style = Type::new(LEGEND_TYPE_SIZE);
+    let (mut x, mut row) = (MARGIN, 0);
+    let mut placed = Vec::with_capacity(entries.len());
+    for (key, _, name) in entries {
         let shown = fit(name, style, 260.0)?;
-        let sign = match key {
-            Key::Area => 11.0,
-            Key::Line(_) => 22.0,
-        };
-        let width = sign + 7.0 + text_width(&shown, style)?;
-        if x + width > canvas.size.0 - MARGIN && x > MARGIN {
-            (x, y) = (MARGIN, y + ROW);
+        let entry_width = sign_width(*key) + 7.0 + text_width(&shown, style)?;
+        if x + entry_width > width - MARGIN && x > MARGIN {
+            (x, row) = (MARGIN, row + 1);
         }
+        placed.push(Placed { x, row, shown });
+        x += entry_width + GAP;
+    }
+    Ok(placed)
+}
+
+/// Height of a legend on a plot of this width.
+pub(super) fn legend_height(width: f64, entries: &[Entry]) -> Drawn<f64> {
+    Ok(LEGEND_ROW * place(width, entries)?.last().map_or(1, |last| last.row + 1) as f64)
+}
+
+/// Draws a legend above the data, so that it never covers any. Returns the y below it.
+pub(super) fn legend<DB: DrawingBackend>(canvas: &Canvas<DB>, top: f64, entries: &[Entry]) -> Drawn<f64> {
+    for ((key, color, _), Placed { x, row, shown }) in entries.iter().zip(place(canvas.size.0, entries)?) {
+        let y = top + LEGEND_ROW * (row as f64 + 0.5);
         match *key {
             Key::Area => canvas.rect((x, y - 5.5), (x + 11.0, y + 5.5), *color)?,
             Key::Line(slot) => {
@@ -286,26 +297,9 @@ pub(super) fn legend<DB: DrawingBackend>(
                 canvas.marker(slot, (x + 11.0, y), 4.0, *color)?;
             }
         }
-        canvas.text(&shown, (x + sign + 7.0, y), style)?;
-        x += width + GAP;
+        canvas.text(&shown, (x + sign_width(*key) + 7.0, y), Type::new(LEGEND_TYPE_SIZE))?;
     }
-    Ok(y + ROW)
-}
-
-/// Rows of a legend of these entries, for a plot that must know its height before it draws.
-pub(super) fn legend_rows(width: f64, names: &[String]) -> usize {
-    // An over-estimate of the layout above: ten pixels a character hold for any font that readers have.
-    let mut rows = 1;
-    let mut x = MARGIN;
-    for name in names {
-        let entry = 50.0 + 8.0 * name.chars().count().min(40) as f64;
-        if x + entry > width - MARGIN && x > MARGIN {
-            rows += 1;
-            x = MARGIN;
-        }
-        x += entry;
-    }
-    rows
+    Ok(top + legend_height(canvas.size.0, entries)?)
 }
 
 /// Labels of a time axis in one unit for all ticks: seconds where the largest reaches ten seconds.
@@ -331,7 +325,7 @@ mod tests {
     #[test]
     fn scales_pick_log_beyond_fifty_times() {
         assert_eq!(Scale::for_values(&[1.0, 49.0]), Scale::Linear(50.0));
-        assert_eq!(Scale::for_values(&[3.0, 400.0]), Scale::Log(2.0, 500.0));
+        assert_eq!(Scale::for_values(&[3.0, 400.0]), Scale::Log(2.5, 480.0));
         assert_eq!(Scale::for_values(&[]), Scale::Linear(1.0));
         assert_eq!(Scale::for_values(&[0.0, f64::NAN]), Scale::Linear(1.0));
     }

@@ -98,31 +98,31 @@ impl Plot {
     /// # Errors
     /// [`ReportError::Plot`].
     pub fn svg(self, report: &Report) -> Result<String> {
-        canvas::svg(self.size(report), |canvas| self.draw(report, canvas))
-            .map_err(|detail| ReportError::Plot { plot: self.name(), detail })
+        let drawn = self.size(report).and_then(|size| canvas::svg(size, |canvas| self.draw(report, canvas)));
+        drawn.map_err(|detail| ReportError::Plot { plot: self.name(), detail })
     }
 
     /// Writes the plot to `plots/<name>.png`, two pixels per logical one, and returns the path.
     ///
     /// # Errors
-    /// [`ReportError::Io`] with what the backend or the system met.
+    /// [`ReportError::Io`] with what the backend or the system met, [`ReportError::Plot`] without fonts.
     pub fn write_png(self, report: &Report, run: &RunDir) -> Result<PathBuf> {
         let name = format!("plots/{}.png", self.name());
+        let size = self.size(report).map_err(|detail| ReportError::Plot { plot: self.name(), detail })?;
         run.replace(&name, |temporary| {
-            canvas::png(self.size(report), temporary, |canvas| self.draw(report, canvas))
-                .map_err(std::io::Error::other)
+            canvas::png(size, temporary, |canvas| self.draw(report, canvas)).map_err(std::io::Error::other)
         })?;
         Ok(run.file(name))
     }
 
-    fn size(self, report: &Report) -> (u32, u32) {
+    fn size(self, report: &Report) -> Drawn<(u32, u32)> {
         let height = match self {
             Self::TtftPerCall | Self::TtftCumulative => 520.0,
-            Self::Stages => stages::height(report),
+            Self::Stages => stages::height(report)?,
             Self::Tokens => tokens::height(report),
-            Self::Telemetry => telemetry::height(report),
+            Self::Telemetry => telemetry::height(report)?,
         };
-        (WIDTH, height as u32)
+        Ok((WIDTH, height as u32))
     }
 
     fn draw<DB: DrawingBackend>(self, report: &Report, canvas: &Canvas<DB>) -> Drawn {

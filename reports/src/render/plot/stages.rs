@@ -3,7 +3,7 @@
 use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::HPos;
 
-use super::axes::{Key, MARGIN, Scale, heading, legend, legend_rows, time_label};
+use super::axes::{Entry, Key, MARGIN, Scale, heading, legend, legend_height, time_label};
 use super::canvas::{Canvas, Drawn, Type, fit, text_width};
 use super::{WIDTH, palette};
 use crate::number::duration;
@@ -12,7 +12,6 @@ use crate::report::Report;
 const BAR: f64 = 26.0;
 const PITCH: f64 = 42.0;
 const HEADING: f64 = 66.0;
-const LEGEND_ROW: f64 = 20.0;
 const AXIS_DEPTH: f64 = 36.0;
 
 /// Stages that some arm spent time in.
@@ -23,10 +22,14 @@ fn present(report: &Report) -> Vec<(usize, &'static str)> {
     names.into_iter().enumerate().filter(|&(i, _)| spent(i)).collect()
 }
 
-pub(super) fn height(report: &Report) -> f64 {
-    let names: Vec<String> = present(report).iter().map(|(_, name)| (*name).to_string()).collect();
-    let legend = LEGEND_ROW * legend_rows(f64::from(WIDTH), &names) as f64;
-    HEADING + legend + PITCH * report.stages.len() as f64 + AXIS_DEPTH + 24.0
+fn entries(report: &Report) -> Vec<Entry> {
+    let entry = |(_, name): (usize, &'static str)| (Key::Area, palette::stage(name), name.to_string());
+    present(report).into_iter().map(entry).collect()
+}
+
+pub(super) fn height(report: &Report) -> Drawn<f64> {
+    let legend = legend_height(f64::from(WIDTH), &entries(report))?;
+    Ok(HEADING + legend + PITCH * report.stages.len() as f64 + AXIS_DEPTH)
 }
 
 pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> Drawn {
@@ -36,9 +39,7 @@ pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> 
     let subtitle = format!("{unit}, time to first token of one pass over all calls, by stage");
     let top = heading(canvas, "Where the time goes", &subtitle)?;
     let stages = present(report);
-    let entries: Vec<_> =
-        stages.iter().map(|(_, name)| (Key::Area, palette::stage(name), (*name).to_string())).collect();
-    let top = legend(canvas, top, &entries)? + 10.0;
+    let top = legend(canvas, top, &entries(report))? + 10.0;
 
     let name_type = Type::new(12.5).anchor(HPos::Right);
     let mut name_width: f64 = 0.0;

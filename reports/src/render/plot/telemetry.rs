@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::HPos;
 
-use super::axes::{Frame, Key, MARGIN, Scale, heading, legend, legend_rows, plain_number};
+use super::axes::{Entry, Frame, Key, MARGIN, Scale, heading, legend, legend_height, plain_number};
 use super::canvas::{Canvas, Drawn, Point, Type};
 use super::{WIDTH, palette};
 use crate::record::TelemetrySample;
@@ -13,7 +13,6 @@ use crate::report::Report;
 
 const PANEL: f64 = 130.0;
 const HEADING: f64 = 66.0;
-const LEGEND_ROW: f64 = 20.0;
 /// A line has at most about this many points: the smallest and largest sample of each slice of time are kept.
 const POINTS_MAX: usize = 1_200;
 
@@ -47,10 +46,14 @@ pub(super) fn has_data(report: &Report) -> bool {
     span_s(report) > 0.0 && !present(report).is_empty()
 }
 
-pub(super) fn height(report: &Report) -> f64 {
-    let names: Vec<String> = report.arm_names().map(str::to_string).collect();
-    let legend = LEGEND_ROW * legend_rows(f64::from(WIDTH), &names) as f64;
-    HEADING + legend + PANEL * present(report).len() as f64 + 56.0
+fn entries(report: &Report) -> Vec<Entry> {
+    let colors = palette::arms(report.arm_names());
+    report.arm_names().zip(colors).map(|(arm, color)| (Key::Area, color, arm.to_string())).collect()
+}
+
+pub(super) fn height(report: &Report) -> Drawn<f64> {
+    let legend = legend_height(f64::from(WIDTH), &entries(report))?;
+    Ok(HEADING + legend + PANEL * present(report).len() as f64 + 26.0)
 }
 
 /// Seconds of the last sample.
@@ -65,9 +68,7 @@ pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> 
         "by seconds since the run started; tint: arm of the call in flight",
     )?;
     let colors = palette::arms(report.arm_names());
-    let entries: Vec<_> =
-        report.arm_names().enumerate().map(|(i, arm)| (Key::Area, colors[i], arm.to_string())).collect();
-    let top = legend(canvas, top, &entries)? + 4.0;
+    let top = legend(canvas, top, &entries(report))? + 4.0;
     let span = span_s(report);
     let bands = bands(report);
     let (left, right) = (MARGIN + 48.0, canvas.size.0 - MARGIN);
