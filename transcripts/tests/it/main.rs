@@ -3,4 +3,12 @@
 // Helpers outside of test functions may unwrap too: a failure there is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod canonical;
+mod files;
+mod golden;
+mod invariants;
+mod naive;
+mod properties;
+mod session;
 mod shared_set;
+mod structure;

@@ -218,3 +218,38 @@ fn folders_give_every_chain_once() {
     assert_eq!(import.files.iter().map(|file| file.bad_lines).sum::<u64>(), 0);
     assert_eq!(import.files.iter().filter(|file| file.lines == 0).count(), 2);
 }
+
+#[test]
+fn every_file_of_the_set_keeps_the_invariants() {
+    let Some(root) = shared("") else { return };
+    let folders = ["claude-code-log", "claude-code-viewer", "entireio-cli"].map(|folder| root.join(folder));
+    let import = import(&folders, &ImportOptions::default()).unwrap();
+    crate::invariants::check(&import);
+    for session in &import.sessions {
+        let findings = transcripts::structure::check_session(session);
+        let codes: Vec<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
+        if !session.files[0].path.contains("synthetic-fixtures") {
+            let empty = session.calls[0].prefix.is_empty();
+            let expected: Vec<&str> = if empty { vec!["R01"] } else { vec!["R20"; breaks(session).len()] };
+            assert_eq!(codes, expected, "{}: {findings:?}", session.id);
+        }
+    }
+}
+
+#[test]
+fn both_rebuilds_agree_on_real_sessions() {
+    let mut compared = 0;
+    for row in &MAIN_FILES {
+        let Some(path) = shared(row.file) else { return };
+        let text = std::fs::read_to_string(path).unwrap();
+        // The plain rebuild does not render attachments and tool references.
+        if text.contains("\"attachment\":") || text.contains("\"tool_reference\"") {
+            continue;
+        }
+        let (naive, fast) = crate::naive::both(&text);
+        assert_eq!(naive.len(), row.calls, "{}", row.file);
+        assert!(naive == fast, "{}: the rebuilds differ", row.file);
+        compared += 1;
+    }
+    assert!(compared >= 14, "only {compared} files were compared");
+}

@@ -1,6 +1,8 @@
 //! One object of a session file as what it is to the rebuild: a node of the tree with a body, or bookkeeping. Knows
 //! the envelope and the line types; knows no other line.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -68,7 +70,8 @@ pub(super) struct Preserved {
 pub(super) struct Response {
     /// `message.id`, else `requestId`, else the uuid: all lines of one response share it.
     pub id: Name,
-    /// Names the response across files: message id and request id (or time). `None` without a message id.
+    /// Names the response across files: message id, request id and a digest of the line's blocks. `None` without a
+    /// message id.
     pub wire_id: Option<Name>,
     pub model: Option<Name>,
     pub usage: Option<Usage>,
@@ -166,7 +169,10 @@ const UNKNOWN_PROJECTIONS: [&str; 3] =
 pub(in crate::import) fn is_recognised(object: &Map<String, Value>) -> bool {
     let Some(kind) = object.get("type").and_then(Value::as_str) else { return false };
     match kind {
-        "user" | "assistant" => object.contains_key("message") && object.contains_key("sessionId"),
+        "user" | "assistant" => {
+            let in_a_session = object.contains_key("sessionId") || object.contains_key("uuid");
+            in_a_session && object.get("message").is_some_and(Value::is_object)
+        }
         "system" | "attachment" | "progress" => {
             object.contains_key("uuid") && object.contains_key("sessionId")
         }
@@ -288,11 +294,13 @@ fn assistant(mut object: Map<String, Value>, at: Origin, names: &mut Names, unkn
     };
     let id = [message_id.as_str(), request_id.as_str(), own.as_str()].into_iter().find(|id| !id.is_empty());
     let id = names.intern(id.unwrap_or_default());
-    let time = line.time.as_ref().map_or("", |time| &time.text);
-    let attempt = if request_id.is_empty() { time } else { &request_id };
-    let wire_id = (!message_id.is_empty()).then(|| names.intern(&format!("{message_id} {attempt}")));
     let content = content::take(message.remove("content"), names);
     *unknown += content.unknown;
+    // Gateways may give every response the same id: a copy in another file also has the same blocks.
+    let mut blocks = DefaultHasher::new();
+    content.blocks.hash(&mut blocks);
+    let wire_id = format!("{message_id} {request_id} {:016x}", blocks.finish());
+    let wire_id = (!message_id.is_empty()).then(|| names.intern(&wire_id));
     let response = Response {
         id,
         wire_id,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 
+use crate::message::{Message, Role};
 use crate::session::{Kind, Session};
 
 /// Names of the tools that start a sub-agent.
@@ -28,7 +29,7 @@ struct Starter {
 }
 
 /// For each session, the session and the call that started it. Tried in this order: the recorded id of the tool call;
-/// its prompt, which is the agent's first message; its description. Each tool call starts one agent.
+/// its prompt, which the agent's first request holds; its description. Each tool call starts one agent.
 pub(super) fn parents(sessions: &[Session], starts: &[Start]) -> Vec<Option<(usize, u32)>> {
     let starters = starters(sessions);
     let by_id: HashMap<&str, usize> =
@@ -44,15 +45,22 @@ pub(super) fn parents(sessions: &[Session], starts: &[Start]) -> Vec<Option<(usi
                 waiting.entry(text).or_default().push_back(index);
             }
         }
-        for (session, start) in
-            starts.iter().enumerate().filter(|(session, _)| sessions[*session].kind != Kind::Main)
-        {
-            let wanted = if by_prompt { first_text(&sessions[session]) } else { start.description.clone() };
-            let Some(wanted) = wanted.filter(|_| found[session].is_none()) else { continue };
-            let Some(queue) = waiting.get_mut(wanted.trim()) else { continue };
-            if queue.front().is_some_and(|&index| starters[index].session != session) {
-                found[session] = queue.pop_front();
-                taken.extend(found[session]);
+        let subagents = (0..sessions.len()).filter(|&session| sessions[session].kind != Kind::Main);
+        for session in subagents {
+            if found[session].is_some() {
+                continue;
+            }
+            let wanted = match by_prompt {
+                true => prompts(&sessions[session]),
+                false => starts[session].description.iter().cloned().collect(),
+            };
+            for text in wanted {
+                let Some(queue) = waiting.get_mut(text.trim()) else { continue };
+                if queue.front().is_some_and(|&index| starters[index].session != session) {
+                    found[session] = queue.pop_front();
+                    taken.extend(found[session]);
+                    break;
+                }
             }
         }
     }
@@ -82,6 +90,9 @@ fn starters(sessions: &[Session]) -> Vec<Starter> {
     starters
 }
 
-fn first_text(session: &Session) -> Option<String> {
-    session.prefix(0).first().map(|message| message.flat_text()).filter(|text| !text.trim().is_empty())
+/// What the person's side of an agent's first request says, the latest first: a forked agent's own prompt follows the
+/// history it was given.
+fn prompts(session: &Session) -> Vec<String> {
+    let users = session.prefix(0).into_iter().rev().filter(|message| message.role == Role::User);
+    users.map(Message::flat_text).filter(|text| !text.trim().is_empty()).collect()
 }

@@ -1,0 +1,141 @@
+//! Every fixture against its golden file: sessions, calls, prefixes, breaks, issues and warnings in a compact form.
+//! `UPDATE_GOLDEN=1 cargo test` writes the files again; read the difference before keeping it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use transcripts::call::Call;
+use transcripts::import::{Import, ImportOptions, import};
+use transcripts::message::{Message, Reasoning};
+use transcripts::session::{Kind, Session};
+
+use crate::invariants;
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// One message on one line: role, reasoning, text, calls.
+fn shown(message: &Message) -> String {
+    let mut text = message.role.as_str().to_owned();
+    if let Some(id) = &message.tool_call_id {
+        text.push_str(&format!(" {id} {}", message.name.as_deref().unwrap_or("?")));
+    }
+    text.push_str(if message.synthetic { " (synthetic)" } else { "" });
+    text.push_str(if message.is_error { " (error)" } else { "" });
+    text.push_str(": ");
+    match &message.reasoning {
+        Some(Reasoning::Text { text: reasoning }) => text.push_str(&format!("<{reasoning}> ")),
+        Some(Reasoning::Hidden) => text.push_str("<hidden> "),
+        None => {}
+    }
+    text.push_str(&message.flat_text());
+    for call in &message.tool_calls {
+        text.push_str(&format!(" [{} {} {}]", call.id, call.name, call.arguments));
+    }
+    text
+}
+
+fn call(session: &Session, index: usize, call: &Call) -> Value {
+    let usage = call.usage.map(|usage| [usage.input, usage.cache_creation, usage.cache_read, usage.output]);
+    let broken = call.prefix_break.map(|record| {
+        format!(
+            "{} at {} ({} of {} chars)",
+            record.cause.as_str(),
+            record.shared_messages,
+            record.shared_chars,
+            record.previous_chars
+        )
+    });
+    json!({
+        "prefix": session.prefix(index).into_iter().map(shown).collect::<Vec<_>>(),
+        "completion": shown(session.completion(index).unwrap()),
+        "usage": usage,
+        "gap_ms": call.gap_ms,
+        "break": broken,
+    })
+}
+
+fn session(session: &Session) -> Value {
+    let parent = match &session.kind {
+        Kind::Main => Value::Null,
+        Kind::Subagent { parent_session_id, parent_call_index } => {
+            json!([parent_session_id, parent_call_index])
+        }
+    };
+    let issues = session
+        .issues
+        .iter()
+        .map(|issue| format!("{:?} x{} from line {}", issue.kind, issue.count, issue.first.line));
+    json!({
+        "id": session.id,
+        "parent": parent,
+        "calls": session.calls.iter().enumerate().map(|(index, of)| call(session, index, of)).collect::<Vec<_>>(),
+        "fidelity": [session.fidelity.level.as_str(), session.fidelity.reasons.iter().skip(3).map(|reason| {
+            format!("{reason:?}")
+        }).collect::<Vec<_>>()],
+        "issues": issues.collect::<Vec<_>>(),
+        "unknown_lines": session.unknown_lines,
+    })
+}
+
+fn compact(import: &Import, root: &Path) -> Value {
+    let files = import.files.iter().map(|file| {
+        let path = Path::new(&file.path);
+        let warnings =
+            file.warnings.iter().map(|warning| format!("line {}: {:?}", warning.line, warning.kind));
+        json!({
+            "path": path.strip_prefix(root).unwrap_or(path).display().to_string(),
+            "lines": [file.lines, file.bad_lines],
+            "warnings": warnings.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "sessions": import.sessions.iter().map(session).collect::<Vec<_>>(),
+        "files": files.collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+fn every_fixture_gives_its_golden() {
+    let root = fixtures();
+    let mut inputs: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.retain(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "jsonl"));
+    inputs.sort();
+    assert!(inputs.len() >= 30, "fixtures are missing");
+    let mut wrong = Vec::new();
+    for input in inputs {
+        let import = import(&[&input], &ImportOptions::default()).unwrap();
+        invariants::check(&import);
+        let mut got = serde_json::to_string_pretty(&compact(&import, &root)).unwrap();
+        got.push('\n');
+        let golden = input.with_extension("golden.json");
+        if std::env::var_os("UPDATE_GOLDEN").is_some_and(|set| set == "1") {
+            fs::write(&golden, &got).unwrap();
+        }
+        if fs::read_to_string(&golden).unwrap_or_default() != got {
+            eprintln!("{}:\n{got}", input.display());
+            wrong.push(input);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?} differ from their golden files");
+}
+
+#[test]
+fn a_main_file_named_alone_brings_its_agents_and_no_others() {
+    let main = fixtures().join("f15_agent_files/s1.jsonl");
+    let import = import(&[&main, &main], &ImportOptions::default()).unwrap();
+    let ids: Vec<&str> = import.sessions.iter().map(|session| session.id.as_str()).collect();
+    assert_eq!(ids, ["s1", "agent-d1", "agent-w1"]);
+    assert_eq!(import.files.len(), 3);
+}
+
+#[test]
+fn an_agent_file_named_alone_is_a_sub_agent() {
+    let agent = fixtures().join("f15_agent_files/s1/subagents/agent-d1.jsonl");
+    let import = import(&[agent], &ImportOptions::default()).unwrap();
+    assert_eq!(import.sessions.len(), 1);
+    let expected = Kind::Subagent { parent_session_id: "s1".to_owned(), parent_call_index: None };
+    assert_eq!(import.sessions[0].kind, expected);
+}

@@ -1,0 +1,34 @@
+//! What must hold for every session an import gives, whatever the input was.
+
+use transcripts::canonical;
+use transcripts::import::Import;
+use transcripts::message::Role;
+
+/// Panics where an import breaks an invariant: indices in range, completions by the assistant, calls in the order of
+/// their lines, unique ids, breaks where and only where a prefix does not extend, and a lossless canonical form.
+pub fn check(import: &Import) {
+    let mut ids = std::collections::HashSet::new();
+    for session in &import.sessions {
+        assert!(ids.insert(&session.id), "{} twice", session.id);
+        assert!(!session.calls.is_empty(), "{} has no calls", session.id);
+        canonical::check(session, "memory").unwrap();
+        for message in &session.messages {
+            assert!((message.origin.file as usize) < session.files.len());
+        }
+        let lines: Vec<u32> =
+            (0..session.calls.len()).map(|call| session.completion(call).unwrap().origin.line).collect();
+        assert!(lines.is_sorted(), "{}: calls out of order: {lines:?}", session.id);
+        for pair in session.calls.windows(2) {
+            let mut left = pair[0].prefix.clone();
+            left.push(pair[0].completion);
+            let shared = left.iter().zip(&pair[1].prefix).take_while(|(a, b)| a == b).count();
+            let recorded = pair[1].prefix_break.map(|record| record.shared_messages as usize);
+            assert_eq!(recorded, (shared < left.len()).then_some(shared), "{}", session.id);
+        }
+        for call in 0..session.calls.len() {
+            assert!(session.prefix(call).iter().all(|message| message.role != Role::System));
+        }
+        let bytes = serde_json::to_vec(session).unwrap();
+        assert_eq!(&serde_json::from_slice::<transcripts::session::Session>(&bytes).unwrap(), session);
+    }
+}
