@@ -119,12 +119,14 @@ impl Matrix {
         let (units, row_bytes) = (self.panel_units(), self.row_bytes);
         let panel = &mut self.data.as_mut_slice::<[[u8; U]; NR]>()[panel * units..(panel + 1) * units];
         // In blocks of a cache line of each row, so that the panel's part stays in the nearest cache.
-        let block = 64 / U;
-        for first in (0..units).step_by(block) {
-            let panel = &mut panel[first..units.min(first + block)];
+        for (block, panel) in panel.chunks_mut(64 / U).enumerate() {
             for (j, row) in rows.chunks_exact(row_bytes).enumerate() {
-                for (to, unit) in panel.iter_mut().zip(row[first * U..].chunks(U)) {
-                    to[j][..unit.len()].copy_from_slice(unit);
+                let (whole, rest) = row[64 * block..].as_chunks::<U>();
+                for (to, unit) in panel.iter_mut().zip(whole) {
+                    to[j] = *unit;
+                }
+                if let Some(to) = panel.get_mut(whole.len()) {
+                    to[j][..rest.len()].copy_from_slice(rest);
                 }
             }
         }

@@ -127,7 +127,7 @@ impl Format for F16 {
     #[inline(always)]
     fn decode<L: Lanes, S: Sink<L>>(lanes: L, block: &[[u16; NR]], sink: &mut S) {
         if let [row] = block {
-            sink.column(lanes, lanes.f16_to_f32(lanes.load_u16(row)));
+            sink.column(lanes, lanes.load_f16(row));
         }
     }
 }

@@ -44,19 +44,31 @@ impl Format for Q4K {
     fn decode<L: Lanes, S: Sink<L>>(lanes: L, block: &[[u8; NR]], sink: &mut S) {
         let [d0, d1, m0, m1, ..] = block else { return };
         let (d, dmin) = (scales(lanes, d0, d1), scales(lanes, m0, m1));
-        for b in 0..8 {
-            let quants = QUANTS + 32 * (b / 2);
-            let Some(quants) = block.get(quants..quants + 32) else { return };
-            let (scale, min) = scale_and_min(lanes, block, b);
-            let scale = lanes.mul(d, lanes.to_f32(scale));
-            // Subtracting the minimum is adding its negation; made once, it turns each column into one FMA.
-            let negated = lanes.mul(lanes.mul(dmin, lanes.to_f32(min)), lanes.splat(-1.0));
-            let half = if b % 2 == 0 { 0 } else { 4 };
-            for byte in quants {
-                let q = lanes.and(lanes.shr(lanes.load_u8(byte), half), lanes.splat_i(0x0f));
-                sink.column(lanes, lanes.fma(scale, lanes.to_f32(q), negated));
-            }
+        for group in 0..4 {
+            sub_block::<L, S, 0>(lanes, (d, dmin), block, 2 * group, sink);
+            sub_block::<L, S, 4>(lanes, (d, dmin), block, 2 * group + 1, sink);
         }
+    }
+}
+
+/// Sub-block `b`, whose quants lie `SHIFT` bits up in their bytes.
+#[inline(always)]
+fn sub_block<L: Lanes, S: Sink<L>, const SHIFT: u32>(
+    lanes: L,
+    (d, dmin): (L::V, L::V),
+    block: &[[u8; NR]],
+    b: usize,
+    sink: &mut S,
+) {
+    let first = QUANTS + 32 * (b / 2);
+    let Some(quants) = block.get(first..first + 32) else { return };
+    let (scale, min) = scale_and_min(lanes, block, b);
+    let scale = lanes.mul(d, lanes.to_f32(scale));
+    // Subtracting the minimum is adding its negation; made once, it turns each column into one FMA.
+    let negated = lanes.mul(lanes.mul(dmin, lanes.to_f32(min)), lanes.splat(-1.0));
+    for byte in quants {
+        let q = lanes.and(lanes.shr(lanes.load_u8(byte), SHIFT), lanes.splat_i(0x0f));
+        sink.column(lanes, lanes.fma(scale, lanes.to_f32(q), negated));
     }
 }
 

@@ -29,14 +29,36 @@ impl Format for Q5_0 {
 
     #[inline(always)]
     fn decode<L: Lanes, S: Sink<L>>(lanes: L, block: &[[u8; NR]], sink: &mut S) {
-        let [d0, d1, fifths @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = block else { return };
+        let [d0, d1, fifths @ ..] = block else { return };
         let d = scales(lanes, d0, d1);
-        for i in 0..32 {
-            let byte = lanes.load_u8(&block[6 + i % 16]);
-            let low = if i < 16 { lanes.and(byte, lanes.splat_i(0x0f)) } else { lanes.shr(byte, 4) };
-            let fifth = lanes.and(lanes.shr(lanes.load_u8(&fifths[i / 8]), (i % 8) as u32), lanes.splat_i(1));
-            let q = lanes.sub_i(lanes.or(low, lanes.shl(fifth, 4)), lanes.splat_i(16));
-            sink.column(lanes, lanes.mul(lanes.to_f32(q), d));
+        let Some((fifths, quants)) = fifths.split_at_checked(4) else { return };
+        for (eighth, fifths) in fifths.iter().enumerate() {
+            let quants = &quants[eighth % 2 * 8..][..8];
+            if eighth < 2 {
+                eight::<L, S, 0>(lanes, d, fifths, quants, sink);
+            } else {
+                eight::<L, S, 4>(lanes, d, fifths, quants, sink);
+            }
         }
+    }
+}
+
+/// Eight values that share a byte of fifth bits and whose low bits lie `LOW` bits up in their bytes.
+#[inline(always)]
+fn eight<L: Lanes, S: Sink<L>, const LOW: u32>(
+    lanes: L,
+    d: L::V,
+    fifths: &[u8; NR],
+    quants: &[[u8; NR]],
+    sink: &mut S,
+) {
+    // Shifted so that the next fifth bit is always bit 4, the place it has in the value.
+    let mut fifths = lanes.shl(lanes.load_u8(fifths), 4);
+    for byte in quants {
+        let low = lanes.and(lanes.shr(lanes.load_u8(byte), LOW), lanes.splat_i(0x0f));
+        let fifth = lanes.and(fifths, lanes.splat_i(0x10));
+        fifths = lanes.shr(fifths, 1);
+        let q = lanes.sub_i(lanes.or(low, fifth), lanes.splat_i(16));
+        sink.column(lanes, lanes.mul(lanes.to_f32(q), d));
     }
 }

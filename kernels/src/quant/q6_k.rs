@@ -9,7 +9,7 @@ use crate::tile::NR;
 use crate::tile::lanes::Lanes;
 
 /// Where the parts of a block begin.
-const UPPER: usize = 128;
+const UPPERS: usize = 128;
 const SCALES: usize = 192;
 const D: usize = 208;
 
@@ -19,7 +19,7 @@ pub(super) fn dequantize(block: &[u8], out: &mut [f32]) {
     for (i, value) in out.iter_mut().enumerate() {
         let (half, t, l) = (i / 128, i / 32 % 4, i % 32);
         let low = block[64 * half + 32 * (t % 2) + l] >> (4 * (t / 2)) & 0x0f;
-        let upper = block[UPPER + 32 * half + l] >> (2 * t) & 0x03;
+        let upper = block[UPPERS + 32 * half + l] >> (2 * t) & 0x03;
         let scale = block[SCALES + i / 16].cast_signed();
         *value = d * f32::from(scale) * f32::from((low | upper << 4).cast_signed() - 32);
     }
@@ -35,22 +35,38 @@ impl Format for Q6K {
 
     #[inline(always)]
     fn decode<L: Lanes, S: Sink<L>>(lanes: L, block: &[[u8; NR]], sink: &mut S) {
-        let (lows, Some([uppers @ .., d0, d1])) = (block, block.get(UPPER..D + 2)) else { return };
+        let Some([d0, d1]) = block.get(D..D + 2) else { return };
         let d = scales(lanes, d0, d1);
-        // `run` is a sub-block: half of one `t`.
-        for run in 0..16 {
-            let (half, t, first) = (run / 8, run / 2 % 4, run % 2 * 16);
-            let scale = lanes.mul(d, lanes.to_f32(lanes.load_i8(&block[SCALES + run])));
-            let (low, upper) = (64 * half + 32 * (t % 2) + first, 32 * half + first);
-            let (Some(lows), Some(uppers)) = (lows.get(low..low + 16), uppers.get(upper..upper + 16)) else {
-                return;
-            };
-            for (low, upper) in lows.iter().zip(uppers) {
-                let low = lanes.and(lanes.shr(lanes.load_u8(low), 4 * (t / 2) as u32), lanes.splat_i(0x0f));
-                let upper = lanes.and(lanes.shr(lanes.load_u8(upper), 2 * t as u32), lanes.splat_i(0x03));
-                let q = lanes.sub_i(lanes.or(low, lanes.shl(upper, 4)), lanes.splat_i(32));
-                sink.column(lanes, lanes.mul(lanes.to_f32(q), scale));
-            }
+        for half in 0..2 {
+            quarter::<L, S, 0, 0>(lanes, d, block, half, sink);
+            quarter::<L, S, 0, 2>(lanes, d, block, half, sink);
+            quarter::<L, S, 4, 4>(lanes, d, block, half, sink);
+            quarter::<L, S, 4, 6>(lanes, d, block, half, sink);
+        }
+    }
+}
+
+/// The 32 values of a half whose low bits lie `LOW` bits up in their bytes and whose upper bits `UPPER` up.
+#[inline(always)]
+fn quarter<L: Lanes, S: Sink<L>, const LOW: u32, const UPPER: u32>(
+    lanes: L,
+    d: L::V,
+    block: &[[u8; NR]],
+    half: usize,
+    sink: &mut S,
+) {
+    let t = UPPER as usize / 2;
+    for first in [0, 16] {
+        let scale = lanes.mul(d, lanes.to_f32(lanes.load_i8(&block[SCALES + 8 * half + 2 * t + first / 16])));
+        let (low, upper) = (64 * half + 32 * (t % 2) + first, UPPERS + 32 * half + first);
+        let (Some(lows), Some(uppers)) = (block.get(low..low + 16), block.get(upper..upper + 16)) else {
+            return;
+        };
+        for (low, upper) in lows.iter().zip(uppers) {
+            let low = lanes.and(lanes.shr(lanes.load_u8(low), LOW), lanes.splat_i(0x0f));
+            let upper = lanes.and(lanes.shr(lanes.load_u8(upper), UPPER), lanes.splat_i(0x03));
+            let q = lanes.sub_i(lanes.or(low, lanes.shl(upper, 4)), lanes.splat_i(32));
+            sink.column(lanes, lanes.mul(lanes.to_f32(q), scale));
         }
     }
 }

@@ -240,16 +240,17 @@ fn every_lane_operation_equals_its_portable_twin() {
     }
 }
 
-/// Half-precision bits of one row to f32.
-struct Widen([u32; NR]);
+/// Half-precision bits of one row to f32, from memory and from integers.
+struct Widen([u16; NR]);
 
 impl Job for Widen {
-    type Output = [f32; NR];
+    type Output = [[f32; NR]; 2];
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) -> Self::Output {
-        let mut out = [0.0; NR];
-        lanes.store(lanes.f16_to_f32(lanes.load_i(&self.0)), &mut out);
+        let mut out = [[0.0; NR]; 2];
+        lanes.store(lanes.load_f16(&self.0), &mut out[0]);
+        lanes.store(lanes.f16_to_f32(lanes.load_i(&self.0.map(u32::from))), &mut out[1]);
         out
     }
 }
@@ -258,14 +259,13 @@ impl Job for Widen {
 fn every_half_precision_value_widens_exactly() {
     for cpu in cpus() {
         for first in (0..=u16::MAX).step_by(NR) {
-            let bits = std::array::from_fn(|i| u32::from(first) + i as u32);
-            for (got, bits) in lanes::run(&cpu, Widen(bits)).into_iter().zip(bits) {
-                let want = f16::from_bits(bits as u16).to_f32();
-                assert!(
-                    got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()),
-                    "{} {bits:#x}",
-                    cpu.isa()
-                );
+            let bits = std::array::from_fn(|i| first + i as u16);
+            for row in lanes::run(&cpu, Widen(bits)) {
+                for (got, bits) in row.into_iter().zip(bits) {
+                    let want = f16::from_bits(bits).to_f32();
+                    let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+                    assert!(same, "{} {bits:#x}", cpu.isa());
+                }
             }
         }
     }

@@ -79,11 +79,6 @@ impl Lanes for Avx2 {
         from_fn(|r| unsafe { _mm256_loadu_si256(row.as_ptr().add(WIDTH * r).cast()) })
     }
     #[inline(always)]
-    fn load_u16(self, row: &[u16; NR]) -> Self::I {
-        // SAFETY: all four quarters lie in the row; the load needs no alignment.
-        from_fn(|r| unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(row.as_ptr().add(WIDTH * r).cast())) })
-    }
-    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         // SAFETY: the token exists, so the features do.
         from_fn(|r| unsafe { _mm256_cvtepu8_epi32(self.bytes(row, r)) })
@@ -122,6 +117,11 @@ impl Lanes for Avx2 {
     fn to_f32(self, a: Self::I) -> Self::V {
         // SAFETY: the token exists, so the features do.
         from_fn(|r| unsafe { _mm256_cvtepi32_ps(a[r]) })
+    }
+    #[inline(always)]
+    fn load_f16(self, row: &[u16; NR]) -> Self::V {
+        // SAFETY: all four quarters lie in the row; the load needs no alignment.
+        from_fn(|r| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(row.as_ptr().add(WIDTH * r).cast())) })
     }
     #[inline(always)]
     fn f16_to_f32(self, a: Self::I) -> Self::V {

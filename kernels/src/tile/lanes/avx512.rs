@@ -91,16 +91,6 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         unsafe { [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(16).cast())] }
     }
     #[inline(always)]
-    fn load_u16(self, row: &[u16; NR]) -> Self::I {
-        // SAFETY: both halves lie in the row; the load needs no alignment.
-        unsafe {
-            [
-                _mm512_cvtepu16_epi32(_mm256_loadu_si256(row.as_ptr().cast())),
-                _mm512_cvtepu16_epi32(_mm256_loadu_si256(row.as_ptr().add(16).cast())),
-            ]
-        }
-    }
-    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         // SAFETY: the token exists, so the features do.
         unsafe { [_mm512_cvtepu8_epi32(self.bytes(row, 0)), _mm512_cvtepu8_epi32(self.bytes(row, 1))] }
@@ -142,6 +132,16 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     fn to_f32(self, a: Self::I) -> Self::V {
         // SAFETY: the token exists, so the features do.
         unsafe { [_mm512_cvtepi32_ps(a[0]), _mm512_cvtepi32_ps(a[1])] }
+    }
+    #[inline(always)]
+    fn load_f16(self, row: &[u16; NR]) -> Self::V {
+        // SAFETY: both halves lie in the row; the load needs no alignment.
+        unsafe {
+            [
+                _mm512_cvtph_ps(_mm256_loadu_si256(row.as_ptr().cast())),
+                _mm512_cvtph_ps(_mm256_loadu_si256(row.as_ptr().add(16).cast())),
+            ]
+        }
     }
     #[inline(always)]
     fn f16_to_f32(self, a: Self::I) -> Self::V {

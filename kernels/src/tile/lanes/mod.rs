@@ -45,8 +45,6 @@ pub trait Lanes: Copy {
     fn splat_i(self, x: u32) -> Self::I;
     /// A row of words from memory.
     fn load_i(self, row: &[u32; NR]) -> Self::I;
-    /// A row of 16-bit values, each extended with zeros.
-    fn load_u16(self, row: &[u16; NR]) -> Self::I;
     /// A row of bytes, each extended with zeros.
     fn load_u8(self, row: &[u8; NR]) -> Self::I;
     /// A row of bytes, each extended with its sign.
@@ -64,6 +62,8 @@ pub trait Lanes: Copy {
     /// Signed integers to f32.
     fn to_f32(self, a: Self::I) -> Self::V;
 
+    /// A row of half-precision values from memory, exactly.
+    fn load_f16(self, row: &[u16; NR]) -> Self::V;
     /// Half-precision values in the low 16 bits of each integer, exactly.
     fn f16_to_f32(self, a: Self::I) -> Self::V;
     /// `acc + a.0 · b.0 + a.1 · b.1` for pairs of bf16 values. The instruction sets differ in how often the sum

@@ -52,10 +52,6 @@ impl Lanes for Portable {
         *row
     }
     #[inline(always)]
-    fn load_u16(self, row: &[u16; NR]) -> Self::I {
-        row.map(u32::from)
-    }
-    #[inline(always)]
     fn load_u8(self, row: &[u8; NR]) -> Self::I {
         row.map(u32::from)
     }
@@ -86,6 +82,10 @@ impl Lanes for Portable {
     #[inline(always)]
     fn to_f32(self, a: Self::I) -> Self::V {
         a.map(|x| x.cast_signed() as f32)
+    }
+    #[inline(always)]
+    fn load_f16(self, row: &[u16; NR]) -> Self::V {
+        row.map(|x| f16_bits_to_f32(x.into()))
     }
     #[inline(always)]
     fn f16_to_f32(self, a: Self::I) -> Self::V {
