@@ -1,0 +1,360 @@
+//! Arms: one configuration of compression x cache x rewrite each. The built-in ones are rows of one table; a user names
+//! more in a TOML file. An arm knows no backend, no session and no clock.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ReplayError;
+
+/// Most arms in one run, built-in and named by the user.
+pub const ARMS_MAX: usize = 32;
+/// Longest name of an arm, bytes.
+pub const NAME_BYTES_MAX: usize = 48;
+/// Longest arm file that is read, bytes.
+pub const ARM_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Whether prompt prefixes are kept and reused between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Every call prefills its whole prompt.
+    Off,
+    /// Prefixes are published at segment ends and reused.
+    On,
+}
+
+/// When a tool message is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Never.
+    None,
+    /// Scored again on every call.
+    Rescore,
+    /// Scored once, when first seen; the kept bytes are reused for ever.
+    Freeze,
+}
+
+/// Message-level change of history before a call is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rewrite {
+    /// History is sent as it was recorded: the one policy of this version.
+    #[default]
+    None,
+}
+
+/// Which models hold memory while the drafter scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Residency {
+    /// Target and drafter both stay loaded.
+    Resident,
+    /// The target's weights are dropped and read again around each batch of scoring.
+    Parked,
+}
+
+/// Where the drafter's scores are taken: after or before position rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoreRope {
+    /// After RoPE, as the first published version did.
+    Rope,
+    /// Before RoPE, so that distance does not decay the score.
+    Nope,
+}
+
+/// What happens to requests that carry tool definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithTools {
+    /// Sent as they are.
+    Bypass,
+    /// Compressed like any other; the definitions are never touched.
+    Compress,
+}
+
+/// Whether a prompt without a tool message has its last user message compressed in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserFallback {
+    /// `on` where every call is scored anew, `off` where messages are frozen: a user message that is compressed on
+    /// one call and whole on the next would break the append-only rule.
+    Auto,
+    /// The last user message is compressed.
+    On,
+    /// Nothing is compressed.
+    Off,
+}
+
+/// How an arm compresses, every value resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompressionSettings {
+    /// Score on every call, or once per message; never [`Compression::None`].
+    pub policy: Compression,
+    /// Share of 32-token chunks kept, in thousandths (1 to 1000).
+    pub keep_permille: u32,
+    /// Scores before or after RoPE.
+    pub score_rope: ScoreRope,
+    /// Raw prompt tokens under which a call is not compressed.
+    pub threshold_tokens: u64,
+    /// Requests that carry tool definitions.
+    pub with_tools: WithTools,
+    /// Prompts without a tool message; `on` or `off` once resolved.
+    pub user_fallback: UserFallback,
+    /// File that keeps frozen messages across runs; memory alone when absent.
+    pub freeze_store: Option<PathBuf>,
+}
+
+/// One arm with everything resolved: what a backend is started with and what `run.json` keeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arm {
+    /// Name, unique in the run.
+    pub name: String,
+    /// Compression; `None` sends the messages as they are.
+    pub compression: Option<CompressionSettings>,
+    /// Prefix cache.
+    pub cache: Cache,
+    /// Rewrite of history.
+    pub rewrite: Rewrite,
+    /// Residency of the two models.
+    pub residency: Residency,
+    /// What the arm stands for, one phrase.
+    pub stands_for: String,
+}
+
+/// Values of the run that an arm takes where it names none of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArmDefaults {
+    /// Share of chunks kept, in thousandths.
+    pub keep_permille: u32,
+    /// Threshold of compression, raw prompt tokens.
+    pub threshold_tokens: u64,
+    /// Requests that carry tool definitions.
+    pub with_tools: WithTools,
+    /// Prompts without a tool message.
+    pub user_fallback: UserFallback,
+    /// Residency of the two models.
+    pub residency: Residency,
+    /// File of frozen messages.
+    pub freeze_store: Option<PathBuf>,
+}
+
+/// An arm before the run's values fill it: a row of the table, or an `[[arm]]` of a user's file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmSpec {
+    /// Name, unique.
+    pub name: String,
+    /// Compression; none by default.
+    #[serde(default = "no_compression")]
+    pub compression: Compression,
+    /// Prefix cache; off by default.
+    #[serde(default = "cache_off")]
+    pub cache: Cache,
+    /// Rewrite; none by default.
+    #[serde(default)]
+    pub rewrite: Rewrite,
+    /// Share of chunks kept, above 0 and at most 1; the run's by default.
+    pub keep_ratio: Option<f64>,
+    /// Scores before or after RoPE; after by default.
+    pub score_rope: Option<ScoreRope>,
+    /// Threshold in raw prompt tokens; the run's by default.
+    pub compress_threshold: Option<u64>,
+    /// Requests with tool definitions; the run's by default.
+    pub with_tools: Option<WithTools>,
+    /// Prompts without a tool message; the run's by default.
+    pub user_fallback: Option<UserFallback>,
+    /// Residency; the run's by default.
+    pub residency: Option<Residency>,
+    /// What the arm stands for.
+    #[serde(default)]
+    pub stands_for: String,
+}
+
+const fn no_compression() -> Compression {
+    Compression::None
+}
+
+const fn cache_off() -> Cache {
+    Cache::Off
+}
+
+/// The built-in arms: compression x cache x rewrite, and what each stands for.
+const TABLE: [(&str, Compression, Cache, Rewrite, &str); 6] = [
+    (
+        "cold",
+        Compression::None,
+        Cache::Off,
+        Rewrite::None,
+        "the baseline: every call prefills its whole prompt",
+    ),
+    (
+        "warm",
+        Compression::Rescore,
+        Cache::Off,
+        Rewrite::None,
+        "compression alone, every tool message scored on every call",
+    ),
+    ("cache-only", Compression::None, Cache::On, Rewrite::None, "prefix cache alone"),
+    (
+        "cache+compression",
+        Compression::Freeze,
+        Cache::On,
+        Rewrite::None,
+        "the stack: each tool message frozen at birth",
+    ),
+    ("cache+rescore", Compression::Rescore, Cache::On, Rewrite::None, "the anti-stack, kept as a control"),
+    (
+        "freeze-only",
+        Compression::Freeze,
+        Cache::Off,
+        Rewrite::None,
+        "the memo of frozen messages without a cache",
+    ),
+];
+
+/// Arms of a run that names none.
+pub const DEFAULT_ARMS: [&str; 4] = ["cold", "warm", "cache-only", "cache+compression"];
+
+/// The built-in arms in the order of the table.
+pub fn built_in() -> Vec<ArmSpec> {
+    TABLE
+        .iter()
+        .map(|&(name, compression, cache, rewrite, stands_for)| ArmSpec {
+            name: name.to_owned(),
+            compression,
+            cache,
+            rewrite,
+            keep_ratio: None,
+            score_rope: None,
+            compress_threshold: None,
+            with_tools: None,
+            user_fallback: None,
+            residency: None,
+            stands_for: stands_for.to_owned(),
+        })
+        .collect()
+}
+
+/// The arms that `names` ask for, in that order, out of the built-in ones and `own`.
+///
+/// # Errors
+/// An unknown name (the error lists the known ones), a name given twice, no name, too many.
+pub fn choose(names: &[String], own: &[ArmSpec], defaults: &ArmDefaults) -> Result<Vec<Arm>, ReplayError> {
+    let known: Vec<ArmSpec> = built_in().into_iter().chain(own.iter().cloned()).collect();
+    if names.is_empty() || names.len() > ARMS_MAX {
+        return Err(ReplayError::ArmCount { got: names.len(), most: ARMS_MAX });
+    }
+    let mut seen = BTreeSet::new();
+    names
+        .iter()
+        .map(|name| {
+            if !seen.insert(name) {
+                return Err(ReplayError::ArmTwice { name: name.clone() });
+            }
+            let spec =
+                known.iter().find(|spec| spec.name == *name).ok_or_else(|| ReplayError::UnknownArm {
+                    name: name.clone(),
+                    known: known.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
+                })?;
+            Ok(spec.resolve(defaults))
+        })
+        .collect()
+}
+
+/// Arms of a user's TOML file: a list of `[[arm]]` tables.
+///
+/// # Errors
+/// The file cannot be read, is no TOML, has an unknown key or a value out of range, or names an arm that exists.
+pub fn read_file(path: &Path) -> Result<Vec<ArmSpec>, ReplayError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct ArmFile {
+        #[serde(default)]
+        arm: Vec<ArmSpec>,
+    }
+    let bad = |reason: String| ReplayError::ArmFile { path: path.to_owned(), reason };
+    let text = crate::input::read_text(path, ARM_FILE_BYTES_MAX)?;
+    let file: ArmFile =
+        toml::from_str(&text).map_err(|error| bad(error.to_string().trim_end().to_owned()))?;
+    if file.arm.is_empty() {
+        return Err(bad("it holds no [[arm]] table".to_owned()));
+    }
+    if file.arm.len() > ARMS_MAX {
+        return Err(bad(format!("it holds {} arms, at most {ARMS_MAX} are taken", file.arm.len())));
+    }
+    let mut taken: BTreeSet<String> = built_in().into_iter().map(|spec| spec.name).collect();
+    for spec in &file.arm {
+        spec.check().map_err(bad)?;
+        if !taken.insert(spec.name.clone()) {
+            return Err(bad(format!("arm `{}` is built in or named twice", spec.name)));
+        }
+    }
+    Ok(file.arm)
+}
+
+impl ArmSpec {
+    fn check(&self) -> Result<(), String> {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-_.".contains(c);
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(word) {
+            return Err(format!(
+                "arm name {:?} is not 1 to {NAME_BYTES_MAX} of a-z, 0-9, '+', '-', '_', '.'",
+                self.name
+            ));
+        }
+        if let Some(ratio) = self.keep_ratio
+            && permille(ratio).is_none()
+        {
+            return Err(format!("arm `{}`: keep_ratio is {ratio}, expected 0.001 to 1", self.name));
+        }
+        let set = [
+            ("keep_ratio", self.keep_ratio.is_some()),
+            ("score_rope", self.score_rope.is_some()),
+            ("compress_threshold", self.compress_threshold.is_some()),
+            ("with_tools", self.with_tools.is_some()),
+            ("user_fallback", self.user_fallback.is_some()),
+        ];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) if self.compression == Compression::None => {
+                Err(format!("arm `{}`: {key} is set but compression is \"none\"", self.name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn resolve(&self, defaults: &ArmDefaults) -> Arm {
+        let compression = (self.compression != Compression::None).then(|| CompressionSettings {
+            policy: self.compression,
+            keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
+            score_rope: self.score_rope.unwrap_or(ScoreRope::Rope),
+            threshold_tokens: self.compress_threshold.unwrap_or(defaults.threshold_tokens),
+            with_tools: self.with_tools.unwrap_or(defaults.with_tools),
+            user_fallback: match (self.user_fallback.unwrap_or(defaults.user_fallback), self.compression) {
+                (UserFallback::Auto, Compression::Rescore) => UserFallback::On,
+                (UserFallback::Auto, _) => UserFallback::Off,
+                (chosen, _) => chosen,
+            },
+            freeze_store: (self.compression == Compression::Freeze)
+                .then(|| defaults.freeze_store.clone())
+                .flatten(),
+        });
+        Arm {
+            name: self.name.clone(),
+            compression,
+            cache: self.cache,
+            rewrite: self.rewrite,
+            residency: self.residency.unwrap_or(defaults.residency),
+            stands_for: self.stands_for.clone(),
+        }
+    }
+}
+
+/// A keep ratio as thousandths; `None` outside 0.001 to 1.
+pub fn permille(ratio: f64) -> Option<u32> {
+    let permille = (ratio * 1000.0).round();
+    // In range after the check, so the conversion is exact; NaN fails the comparison.
+    (1.0..=1000.0).contains(&permille).then_some(permille as u32)
+}

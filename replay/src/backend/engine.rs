@@ -1,0 +1,213 @@
+//! The house's own engine as a backend: settings and facts translated, nothing computed. The engine does not know that
+//! it is measured.
+
+use std::collections::BTreeMap;
+
+use engine::engine::Engine;
+use engine::error::EngineError;
+use engine::model_source::ModelSource;
+use engine::request::{
+    ArmSettings, CachePolicy, CacheState as EngineCacheState, CompressionPolicy,
+    CompressionSettings as EngineCompression, EngineOptions, FinishReason, Request,
+    Residency as EngineResidency, Response, ScoreRope as EngineRope, UserFallback as EngineFallback,
+    Verify as EngineVerify, WithTools as EngineTools,
+};
+use engine::residency::Resident;
+use engine::sample::Sampling as EngineSampling;
+use engine::spans::{Spans, Stage};
+use serde_json::{Value, json};
+
+use crate::arm::{
+    Arm, Cache, Compression, CompressionSettings, Residency, ScoreRope, UserFallback, WithTools,
+};
+use crate::backend::{
+    Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
+};
+use crate::settings::Settings;
+use crate::validity::{Finish, Thinking};
+
+/// The engine and the models it holds.
+pub struct EngineBackend {
+    engine: Engine,
+}
+
+impl EngineBackend {
+    /// Opens the models that the settings name and loads the target.
+    ///
+    /// # Errors
+    /// A model is missing, damaged or too large, each with what to do.
+    pub fn open(settings: &Settings) -> Result<Self, BackendError> {
+        let options = EngineOptions {
+            target: ModelSource::parse(&settings.model)?,
+            drafter: settings.drafter.as_deref().map(ModelSource::parse).transpose()?,
+            threads: settings.threads,
+            kv_budget_bytes: settings.kv_budget_bytes,
+        };
+        Ok(Self { engine: Engine::open(options)? })
+    }
+}
+
+impl Backend for EngineBackend {
+    fn identity(&self) -> Identity {
+        let cpu = self.engine.cpu();
+        let mut models = BTreeMap::from([("target".to_owned(), model_facts(self.engine.target()))]);
+        if let Some(drafter) = self.engine.drafter() {
+            models.insert("drafter".to_owned(), model_facts(drafter));
+        }
+        Identity {
+            device: Device::Cpu,
+            device_facts: BTreeMap::from([
+                ("kind".to_owned(), json!("cpu")),
+                ("threads".to_owned(), json!(cpu.threads())),
+                ("isa".to_owned(), json!(cpu.isa().to_string())),
+            ]),
+            models,
+            // The template is asked for its default, which leaves reasoning to the model.
+            thinking: Thinking::Allowed,
+        }
+    }
+
+    fn start(&mut self, arm: &Arm) -> Result<(), BackendError> {
+        Ok(self.engine.start(arm_settings(arm))?)
+    }
+
+    fn call(&mut self, input: &CallInput<'_>) -> Result<CallFacts, BackendError> {
+        let response = self.engine.generate(&Request {
+            messages: input.messages,
+            tools: input.tools,
+            max_new_tokens: input.max_new_tokens,
+            sampling: sampling(input.sampling),
+            verify: match input.verify {
+                Verify::Off => EngineVerify::Off,
+                Verify::Bitwise => EngineVerify::Bitwise,
+            },
+        })?;
+        Ok(facts(response))
+    }
+}
+
+impl From<EngineError> for BackendError {
+    fn from(error: EngineError) -> Self {
+        let kind = match &error {
+            EngineError::ContextLength { .. } => "context_length",
+            EngineError::OutOfMemory { .. } | EngineError::KvBudget { .. } => "out_of_memory",
+            EngineError::Template { .. } => "template",
+            EngineError::EmptyRequest { .. } => "request",
+            _ => "backend",
+        };
+        Self { kind, message: error.to_string() }
+    }
+}
+
+fn model_facts(resident: &Resident) -> Value {
+    let description = resident.model().describe();
+    json!({
+        "name": description.name,
+        "digest": description.digest,
+        "architecture": description.config.architecture,
+        "parameters": description.parameters,
+        "file_bytes": description.file_bytes,
+        "weight_bytes": description.memory.weight_bytes,
+        "tensors_by_dtype": description.tensors_by_dtype,
+        "kv_dtype": resident.kv_dtype().to_string(),
+        "context_length": description.config.context_length,
+        "tokenizer_digest": description.tokenizer.digest,
+        "chat_template": description.chat_template.to_string(),
+        "random_weights": description.file_bytes == 0,
+    })
+}
+
+fn arm_settings(arm: &Arm) -> ArmSettings {
+    ArmSettings {
+        cache: match arm.cache {
+            Cache::Off => CachePolicy::Off,
+            Cache::On => CachePolicy::On,
+        },
+        compression: arm.compression.as_ref().map(compression),
+        residency: match arm.residency {
+            Residency::Resident => EngineResidency::Resident,
+            Residency::Parked => EngineResidency::Parked,
+        },
+    }
+}
+
+fn compression(settings: &CompressionSettings) -> EngineCompression {
+    EngineCompression {
+        policy: match settings.policy {
+            Compression::Freeze => CompressionPolicy::Freeze,
+            Compression::Rescore | Compression::None => CompressionPolicy::Rescore,
+        },
+        keep_permille: settings.keep_permille,
+        score_rope: match settings.score_rope {
+            ScoreRope::Rope => EngineRope::Rope,
+            ScoreRope::Nope => EngineRope::Nope,
+        },
+        threshold_tokens: settings.threshold_tokens,
+        with_tools: match settings.with_tools {
+            WithTools::Bypass => EngineTools::Bypass,
+            WithTools::Compress => EngineTools::Compress,
+        },
+        user_fallback: match settings.user_fallback {
+            UserFallback::On => EngineFallback::LastUser,
+            UserFallback::Off | UserFallback::Auto => EngineFallback::Off,
+        },
+        freeze_file: settings.freeze_store.clone(),
+    }
+}
+
+fn sampling(sampling: Sampling) -> EngineSampling {
+    if sampling.temperature == 0.0 {
+        return EngineSampling::Greedy;
+    }
+    EngineSampling::Seeded { seed: sampling.seed, temperature: sampling.temperature, top_k: 0, top_p: 1.0 }
+}
+
+fn facts(response: Response) -> CallFacts {
+    CallFacts {
+        tokens_raw: response.tokens_raw,
+        tokens_removed: response.tokens_removed,
+        tokens_prefix_hit: response.tokens_prefix_hit,
+        tokens_prefilled: response.tokens_prefilled,
+        tokens_output: response.tokens_output,
+        tokens_scored: response.tokens_scored,
+        messages_tool: response.messages_tool,
+        messages_compressed: response.messages_compressed,
+        messages_frozen_hit: response.messages_frozen_hit,
+        keep_ratio_realised: response.keep_ratio_realised,
+        cache_state: match response.cache_state {
+            EngineCacheState::Off => CacheState::Off,
+            EngineCacheState::Miss => CacheState::Miss,
+            EngineCacheState::Hit => CacheState::Hit,
+        },
+        stages: stage_times(&response.spans),
+        ttft: response.ttft,
+        decode: response.decode,
+        e2e: response.e2e,
+        kv_bytes: response.kv_bytes,
+        finish: match response.finish_reason {
+            FinishReason::Stop => Finish::EndToken,
+            FinishReason::Length => Finish::Length,
+        },
+        output_text: response.output_text,
+        output_ids: response.output_ids,
+        first_logits_digest: Some(response.first_logits_digest),
+        exact: response.exact,
+        sent: response.sent,
+    }
+}
+
+fn stage_times(spans: &Spans) -> StageTimes {
+    StageTimes {
+        render: spans.get(Stage::Render),
+        tokenize: spans.get(Stage::Tokenize),
+        target_park: spans.get(Stage::TargetPark),
+        drafter_load: spans.get(Stage::DrafterLoad),
+        score: spans.get(Stage::Score),
+        select: spans.get(Stage::Select),
+        target_load: spans.get(Stage::TargetLoad),
+        lookup: spans.get(Stage::Lookup),
+        restore: spans.get(Stage::Restore),
+        prefill: spans.get(Stage::Prefill),
+        first_token: spans.get(Stage::FirstToken),
+    }
+}

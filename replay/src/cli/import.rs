@@ -1,0 +1,81 @@
+//! `reprise import`: recordings of other programs as session files.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use transcripts::canonical;
+use transcripts::import::{FormatChoice, Import, ImportOptions, import as read};
+use transcripts::inspect::inspect;
+
+use crate::cli::inspect::sessions_table;
+use crate::cli::{Outcome, output};
+use crate::error::ReplayError;
+use crate::sessions;
+
+/// Arguments of `reprise import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Files and folders; a folder is walked, symbolic links in it are not followed
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Write each session into this folder as one session file; without it, nothing is written
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Format of the input
+    #[arg(long, value_enum, default_value = "auto")]
+    pub format: Format,
+}
+
+/// Formats by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Told by the content of each file
+    Auto,
+    /// Claude Code session files
+    ClaudeCode,
+    /// Session files of `reprise import`
+    Canonical,
+}
+
+impl From<Format> for ImportOptions {
+    fn from(format: Format) -> Self {
+        let format = match format {
+            Format::Auto => FormatChoice::Auto,
+            Format::ClaudeCode => FormatChoice::ClaudeCode,
+            Format::Canonical => FormatChoice::Canonical,
+        };
+        Self { format }
+    }
+}
+
+/// Imports, prints what was found, and writes the sessions where asked.
+///
+/// # Errors
+/// A path cannot be read or written, or nothing in it holds a recorded call.
+pub fn import(args: &ImportArgs) -> Result<Outcome, ReplayError> {
+    let found = read(&args.paths, &args.format.into())?;
+    for warning in sessions::warnings(&found) {
+        eprintln!("warning: {warning}");
+    }
+    if found.sessions.is_empty() {
+        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
+        let reason = format!("{} files were read and hold no recorded call", found.files.len());
+        return Err(ReplayError::NoSession { paths: paths.join(", "), reason });
+    }
+    output::text(&sessions_table(&inspect(&found)))?;
+    if let Some(folder) = &args.output {
+        write(&found, folder)?;
+    }
+    Ok(Outcome::Pass)
+}
+
+/// One file per session. A name that is there already is replaced: importing again gives the same files.
+fn write(found: &Import, folder: &Path) -> Result<(), ReplayError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| ReplayError::Unwritable { path: folder.to_owned(), source })?;
+    for session in &found.sessions {
+        canonical::write(session, &folder.join(canonical::file_name(session)))?;
+    }
+    eprintln!("{} sessions written to {}", found.sessions.len(), folder.display());
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The flags of `reprise run`, and what they come to: settings and arms. Opens nothing but the arm file.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::arm::{self, Arm, Residency, UserFallback, WithTools};
+use crate::backend::Verify;
+use crate::cli::size;
+use crate::error::ReplayError;
+use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
+
+/// Arguments of `reprise run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Session files or folders: Claude Code .jsonl, or session files of `reprise import` [default: a bundled session]
+    pub session: Vec<PathBuf>,
+
+    /// The model that answers: a GGUF file, a safetensors folder, or synthetic:<shape>
+    #[arg(long, value_name = "M", default_value = settings::MODEL, help_heading = "Models")]
+    pub model: String,
+    /// The model that scores what compression keeps [default: synthetic:nano-drafter if the target is synthetic]
+    #[arg(long, value_name = "D", help_heading = "Models")]
+    pub drafter: Option<String>,
+    /// Where the models run: auto or cpu
+    #[arg(long, default_value = "auto", help_heading = "Models")]
+    pub device: DeviceChoice,
+    /// Threads; results do not depend on it [default: every core]
+    #[arg(long, value_name = "N", help_heading = "Models")]
+    pub threads: Option<NonZeroUsize>,
+    /// Most memory that the target's KV cache may take
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size::parse, help_heading = "Models")]
+    pub kv_budget: u64,
+    /// Which models hold memory while the drafter scores
+    #[arg(long, value_enum, default_value = "resident", help_heading = "Models")]
+    pub residency: Residency,
+
+    /// Arms, in this order [default: cold,warm,cache-only,cache+compression; with --arm-file: cold and those of the file]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
+    pub arms: Vec<String>,
+    /// Arms of your own: a TOML file of [[arm]] tables
+    #[arg(long, value_name = "FILE", help_heading = "What runs")]
+    pub arm_file: Option<PathBuf>,
+    /// Calls of each session, numbered from 1, both ends included: 1..10, 3.., or 5 [default: all]
+    #[arg(long, value_name = "A..B", help_heading = "What runs")]
+    pub calls: Option<CallRange>,
+    /// Passes over all calls of each arm; their order alternates (ABBA)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(settings::REPEATS_MAX)), help_heading = "What runs")]
+    pub repeats: u32,
+    /// Most tokens generated per call; what is generated is measured and thrown away
+    #[arg(long, value_name = "N", default_value_t = settings::MAX_NEW_TOKENS, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "What runs")]
+    pub max_new_tokens: u32,
+    /// 0 draws the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, help_heading = "What runs")]
+    pub temperature: f32,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What runs")]
+    pub seed: u64,
+    /// Check on every call that cached logits equal cold ones bit for bit (takes the time of a cold call each)
+    #[arg(long, help_heading = "What runs")]
+    pub verify: bool,
+
+    /// System prompt to put in front of every call: recordings of Claude Code lack it
+    #[arg(long, value_name = "FILE", help_heading = "Sessions")]
+    pub system_prompt: Option<PathBuf>,
+    /// Tool definitions to send with every call: a JSON list
+    #[arg(long, value_name = "FILE", help_heading = "Sessions")]
+    pub tools: Option<PathBuf>,
+    /// Replay sub-agent sessions too, each as a session of its own [default: main sessions alone]
+    #[arg(long, help_heading = "Sessions")]
+    pub include_subagents: bool,
+
+    /// Share of each compressed message's 32-token chunks to keep
+    #[arg(long, value_name = "RATIO", default_value = "0.05", value_parser = keep_ratio, help_heading = "Compression")]
+    pub keep_ratio: KeepRatio,
+    /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]
+    #[arg(long, value_name = "TOKENS", help_heading = "Compression")]
+    pub compress_threshold: Option<u64>,
+    /// Compress requests that carry tool definitions, too
+    #[arg(long, conflicts_with = "bypass_tools", help_heading = "Compression")]
+    pub compress_with_tools: bool,
+    /// Send requests that carry tool definitions as they are (the default)
+    #[arg(long, help_heading = "Compression")]
+    pub bypass_tools: bool,
+    /// Compress the last user message where there is no tool message [auto: on if every call is scored anew, off if frozen]
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Compression")]
+    pub user_fallback: UserFallback,
+    /// Keep frozen messages in this file across runs [default: in memory, for one pass]
+    #[arg(long, value_name = "FILE", help_heading = "Compression")]
+    pub freeze_store: Option<PathBuf>,
+
+    /// Run directory [default: runs/<time>-<id>]
+    #[arg(short, long, value_name = "RUN", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Continue a run that was cut, with the settings it began with; takes no other argument
+    #[arg(long, value_name = "RUN", exclusive = true, help_heading = "Output")]
+    pub resume: Option<PathBuf>,
+    /// Print what would run, every default spelled out, and stop
+    #[arg(long, help_heading = "Output")]
+    pub plan: bool,
+    /// Print the plan as JSON
+    #[arg(long, requires = "plan", help_heading = "Output")]
+    pub json: bool,
+}
+
+/// A keep ratio in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepRatio(pub u32);
+
+fn keep_ratio(text: &str) -> Result<KeepRatio, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(arm::permille)
+        .map(KeepRatio)
+        .ok_or_else(|| format!("expected a share from 0.001 to 1, got `{text}`"))
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err(format!("expected a number from 0 to 100, got `{text}`")),
+    }
+}
+
+impl RunArgs {
+    /// The settings that these flags and their defaults come to; `working_dir` anchors relative paths.
+    pub fn settings(&self, working_dir: PathBuf) -> Settings {
+        let threshold = if self.session.is_empty() {
+            settings::THRESHOLD_TOKENS_BUNDLED
+        } else {
+            settings::THRESHOLD_TOKENS
+        };
+        let drafter = match &self.drafter {
+            None if self.model.starts_with("synthetic:") => Some(settings::DRAFTER.to_owned()),
+            given => given.clone(),
+        };
+        Settings {
+            sessions: self.session.clone(),
+            working_dir,
+            subagents: if self.include_subagents { Subagents::Include } else { Subagents::LeaveOut },
+            system_prompt: self.system_prompt.clone(),
+            tools: self.tools.clone(),
+            calls: self.calls.unwrap_or(CallRange::ALL),
+            model: self.model.clone(),
+            drafter,
+            device: self.device,
+            threads: self.threads,
+            kv_budget_bytes: self.kv_budget,
+            repeats: self.repeats,
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            seed: self.seed,
+            verify: if self.verify { Verify::Bitwise } else { Verify::Off },
+            keep_permille: self.keep_ratio.0,
+            compress_threshold_tokens: self.compress_threshold.unwrap_or(threshold),
+            with_tools: if self.compress_with_tools { WithTools::Compress } else { WithTools::Bypass },
+            user_fallback: self.user_fallback,
+            residency: self.residency,
+            freeze_store: self.freeze_store.clone(),
+        }
+    }
+
+    /// The arms that these flags ask for, over the settings they come to.
+    ///
+    /// # Errors
+    /// As [`arm::choose`] and [`arm::read_file`].
+    pub fn chosen_arms(&self, settings: &Settings) -> Result<Vec<Arm>, ReplayError> {
+        let own = match &self.arm_file {
+            Some(path) => arm::read_file(path)?,
+            None => Vec::new(),
+        };
+        let names: Vec<String> = match (self.arms.is_empty(), own.is_empty()) {
+            (false, _) => self.arms.clone(),
+            (true, true) => arm::DEFAULT_ARMS.map(str::to_owned).to_vec(),
+            (true, false) => {
+                let own_names = own.iter().map(|spec| spec.name.clone());
+                std::iter::once("cold".to_owned()).chain(own_names).collect()
+            }
+        };
+        arm::choose(&names, &own, &settings.arm_defaults())
+    }
+}

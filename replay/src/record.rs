@@ -1,0 +1,179 @@
+//! From the facts of a call to its record: the one border where durations become milliseconds and codes become words.
+//! Pure; knows no backend, no file and no clock.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reports::record::{CacheState, CallError, CallRecord, SCHEMA_VERSION, SpansMs, Structure};
+use serde_json::Value;
+use transcripts::message::Message;
+use transcripts::structure;
+
+use crate::backend::{self, BackendError, CallFacts};
+use crate::clock::ms;
+use crate::telemetry::call::CallTelemetry;
+use crate::validity::{self, Finish, Output, Thinking, Verdict};
+
+/// Which call a record is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The run.
+    pub run_id: &'a str,
+    /// The arm.
+    pub arm: &'a str,
+    /// The repeat, from 0.
+    pub repeat: u32,
+    /// The session.
+    pub session_id: &'a str,
+    /// The call, from 0.
+    pub call_index: u32,
+    /// Position in the order of execution, from 0.
+    pub order_index: u64,
+}
+
+/// What a call is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// Tool definitions of the request.
+    pub tools: &'a [Value],
+    /// The recorded turn.
+    pub recorded: Option<&'a Message>,
+    /// Whether outputs may hold reasoning.
+    pub thinking: Thinking,
+}
+
+/// The record of an answered call.
+pub fn answered(
+    key: Key<'_>,
+    facts: &CallFacts,
+    telemetry: CallTelemetry,
+    expected: &Expected<'_>,
+) -> CallRecord {
+    let sent: Vec<&Message> = facts.sent.iter().collect();
+    CallRecord {
+        tokens_raw: Some(facts.tokens_raw),
+        tokens_removed: Some(facts.tokens_removed),
+        tokens_prefix_hit: Some(facts.tokens_prefix_hit),
+        tokens_prefilled: Some(facts.tokens_prefilled),
+        tokens_output: Some(facts.tokens_output),
+        tokens_scored: Some(facts.tokens_scored),
+        messages_tool: Some(facts.messages_tool),
+        messages_compressed: Some(facts.messages_compressed),
+        messages_frozen_hit: Some(facts.messages_frozen_hit),
+        keep_ratio_realised: facts.keep_ratio_realised,
+        cache_state: Some(match facts.cache_state {
+            backend::CacheState::Off => CacheState::Off,
+            backend::CacheState::Miss => CacheState::Miss,
+            backend::CacheState::Hit => CacheState::Hit,
+        }),
+        ttft_ms: Some(ms(facts.ttft)),
+        decode_ms: Some(ms(facts.decode)),
+        e2e_ms: Some(ms(facts.e2e)),
+        spans_ms: spans_ms(facts),
+        kv_bytes: Some(facts.kv_bytes),
+        finish_reason: Some(finish_word(facts.finish).to_owned()),
+        output_digest: Some(output_digest(&facts.output_ids)),
+        output_text: Some(facts.output_text.clone()),
+        first_logits_digest: facts.first_logits_digest.clone(),
+        exact: facts.exact,
+        structure: Some(structure(&check_output(facts, expected))),
+        request_codes: request_codes(&sent, expected.tools),
+        ..with_telemetry(key, telemetry)
+    }
+}
+
+/// The record of a call that failed.
+pub fn failed(key: Key<'_>, error: &BackendError, telemetry: CallTelemetry) -> CallRecord {
+    CallRecord {
+        error: Some(CallError { kind: error.kind.to_owned(), message: error.message.clone() }),
+        ..with_telemetry(key, telemetry)
+    }
+}
+
+fn with_telemetry(key: Key<'_>, telemetry: CallTelemetry) -> CallRecord {
+    CallRecord {
+        schema_version: SCHEMA_VERSION,
+        run_id: key.run_id.to_owned(),
+        arm: key.arm.to_owned(),
+        repeat: key.repeat,
+        session_id: key.session_id.to_owned(),
+        call_index: key.call_index,
+        order_index: key.order_index,
+        host_rss_bytes_peak: telemetry.host_rss_bytes_peak,
+        device_bytes_peak: telemetry.device_bytes_peak,
+        energy_j: telemetry.energy_j,
+        power_w_mean: telemetry.power_w_mean,
+        gpu_util_mean: telemetry.gpu_util_mean,
+        ..CallRecord::default()
+    }
+}
+
+fn spans_ms(facts: &CallFacts) -> SpansMs {
+    let stages = &facts.stages;
+    let stage = |time: Option<Duration>| time.map(ms);
+    // In nanoseconds first, so that the remainder carries no rounding of its own.
+    let unexplained_ns = facts.ttft.as_nanos() as i128 - stages.total().as_nanos() as i128;
+    SpansMs {
+        render: stage(stages.render),
+        tokenize: stage(stages.tokenize),
+        target_park: stage(stages.target_park),
+        drafter_load: stage(stages.drafter_load),
+        score: stage(stages.score),
+        select: stage(stages.select),
+        target_load: stage(stages.target_load),
+        lookup: stage(stages.lookup),
+        restore: stage(stages.restore),
+        prefill: stage(stages.prefill),
+        first_token: stage(stages.first_token),
+        unexplained: Some(unexplained_ns as f64 / 1e6),
+    }
+}
+
+const fn finish_word(finish: Finish) -> &'static str {
+    match finish {
+        Finish::EndToken | Finish::Stop => "stop",
+        Finish::ToolCalls => "tool_calls",
+        Finish::Length => "length",
+    }
+}
+
+fn output_digest(token_ids: &[u32]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for id in token_ids {
+        hasher.update(&id.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn check_output(facts: &CallFacts, expected: &Expected<'_>) -> Verdict {
+    let names = tool_names(expected.tools);
+    validity::check(&Output {
+        text: &facts.output_text,
+        token_ids: &facts.output_ids,
+        finish: facts.finish,
+        thinking: expected.thinking,
+        tools: (!names.is_empty()).then_some(&names),
+        calls_recorded: expected.recorded.map(|turn| turn.tool_calls.len()),
+    })
+}
+
+/// Names of the tools, in the chat form (`function.name`) or flat (`name`).
+fn tool_names(tools: &[Value]) -> BTreeSet<&str> {
+    tools.iter().filter_map(|tool| tool.get("function").unwrap_or(tool).get("name")?.as_str()).collect()
+}
+
+fn structure(verdict: &Verdict) -> Structure {
+    let words = |codes: &BTreeSet<_>| codes.iter().map(ToString::to_string).collect();
+    Structure {
+        valid: verdict.is_valid(),
+        strict_codes: words(&verdict.strict),
+        lenient_codes: words(&verdict.lenient),
+    }
+}
+
+/// Codes of the request checks on the messages as sent, each once.
+fn request_codes(sent: &[&Message], tools: &[Value]) -> Vec<String> {
+    let findings = structure::check_request(sent, tools);
+    let codes: BTreeSet<String> = findings.iter().map(|finding| finding.code.as_str().to_owned()).collect();
+    codes.into_iter().collect()
+}

@@ -1,0 +1,156 @@
+//! The loop of a run: for each pass, fresh state; for each call in order, send the recorded prefix, record the facts,
+//! go on with the recorded turn. What the model generates is measured and thrown away. The only module that sees the
+//! backend, the arms, telemetry and the recorder; these never see each other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use reports::check;
+use reports::record::CallRecord;
+use transcripts::message::Message;
+use transcripts::session::Session;
+
+use crate::arm::Arm;
+use crate::backend::{Backend, CallInput, Device, Identity, Verify};
+use crate::error::ReplayError;
+use crate::plan::{self, Pass, Place, Plan};
+use crate::progress::Progress;
+use crate::record::{self, Expected, Key};
+use crate::recorder::Recorder;
+use crate::resume::Done;
+use crate::telemetry::Telemetry;
+
+/// Everything a run needs, assembled by the command.
+pub struct Runner<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The sessions, parallel to the plan's.
+    pub sessions: &'a [(String, Session)],
+    /// Id of the run.
+    pub run_id: &'a str,
+    /// What answers.
+    pub backend: &'a mut dyn Backend,
+    /// What that is.
+    pub identity: &'a Identity,
+    /// Samples of host and GPU.
+    pub telemetry: &'a Telemetry,
+    /// Where records go.
+    pub recorder: &'a mut Recorder,
+    /// What the user sees.
+    pub progress: &'a mut dyn Progress,
+    /// What an earlier part of this run recorded.
+    pub done: &'a Done,
+    /// Set to end the run after the call in flight.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// Every planned call has its record.
+    Complete,
+    /// It was asked to stop; what was measured is recorded.
+    Stopped,
+}
+
+impl Runner<'_> {
+    /// Runs every pass that is not done.
+    ///
+    /// # Errors
+    /// A record breaks an invariant, the backend cannot take on an arm, the disk refuses. A call that fails is a
+    /// record, not an error.
+    pub fn run(&mut self) -> Result<RunEnd, ReplayError> {
+        for (pass_index, pass) in self.plan.passes().into_iter().enumerate() {
+            let arm = &self.plan.arms[pass.arm_index];
+            let places: Vec<Place> = self.plan.places(pass_index).collect();
+            let keys: Vec<Key<'_>> = places.iter().map(|place| self.key(arm, pass, place)).collect();
+            let Some(last_missing) = keys.iter().rposition(|key| !self.done.contains(key)) else { continue };
+            self.progress.pass_begins(&arm.name, pass.repeat);
+            self.backend.start(arm).map_err(|source| ReplayError::Arm { arm: arm.name.clone(), source })?;
+            for (place, key) in places.iter().zip(keys).take(last_missing + 1) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(RunEnd::Stopped);
+                }
+                if !self.done.contains(&key) {
+                    self.measure(place, key)?;
+                } else if plan::has_state(arm) {
+                    self.rebuild(place);
+                }
+            }
+            self.recorder.sync()?;
+            self.progress.pass_ends();
+        }
+        Ok(RunEnd::Complete)
+    }
+
+    /// One measured call.
+    fn measure(&mut self, place: &Place, key: Key<'_>) -> Result<(), ReplayError> {
+        let (_, session) = &self.sessions[place.session_index];
+        let messages = session.prefix(place.call_index as usize);
+        let input = self.input(&messages, session, self.plan.settings.verify);
+
+        self.progress.call_begins(&key);
+        self.telemetry.begin_call(place.order_index);
+        let result = self.backend.call(&input);
+        let (mut telemetry, samples) = self.telemetry.end_call();
+        if self.identity.device == Device::Cpu {
+            telemetry = telemetry.host_alone();
+        }
+
+        let expected = Expected {
+            tools: &session.tools,
+            recorded: session.completion(place.call_index as usize),
+            thinking: self.identity.thinking,
+        };
+        let record = match &result {
+            Ok(facts) => record::answered(key, facts, telemetry, &expected),
+            Err(error) => record::failed(key, error, telemetry),
+        };
+        self.recorder.append(&record, &samples)?;
+        self.progress.call_ends(&record);
+        self.check(&record)
+    }
+
+    /// Brings the backend to the state after a call that was recorded before the run was cut.
+    fn rebuild(&mut self, place: &Place) {
+        let (_, session) = &self.sessions[place.session_index];
+        let messages = session.prefix(place.call_index as usize);
+        let input = self.input(&messages, session, Verify::Off);
+        // Its record is on disk already, and a call that failed then may fail again: state is all that counts here.
+        let _ = self.backend.call(&input);
+        self.progress.call_rebuilt();
+    }
+
+    fn check(&self, record: &CallRecord) -> Result<(), ReplayError> {
+        match check::check_record(record).into_iter().next() {
+            Some(violation) => {
+                let path = self.recorder.dir().path().to_owned();
+                Err(ReplayError::Invalid { path, violation: Box::new(violation) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn key<'k>(&self, arm: &'k Arm, pass: Pass, place: &Place) -> Key<'k>
+    where
+        Self: 'k,
+    {
+        Key {
+            run_id: self.run_id,
+            arm: &arm.name,
+            repeat: pass.repeat,
+            session_id: &self.plan.sessions[place.session_index].session_id,
+            call_index: place.call_index,
+            order_index: place.order_index,
+        }
+    }
+
+    fn input<'i>(&self, messages: &'i [&'i Message], session: &'i Session, verify: Verify) -> CallInput<'i> {
+        CallInput {
+            messages,
+            tools: &session.tools,
+            max_new_tokens: self.plan.settings.max_new_tokens,
+            sampling: self.plan.settings.sampling(),
+            verify,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The table of arms, arm files, and what becomes of both once the run's values fill them.
+
+use std::fs;
+
+use replay::arm::{self, Arm, Cache, Compression, ScoreRope, UserFallback, WithTools};
+use replay::plan::has_state;
+
+use crate::fixture;
+
+fn choose(names: &[&str]) -> Result<Vec<Arm>, String> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    arm::choose(&names, &[], &fixture::settings().arm_defaults()).map_err(|error| error.to_string())
+}
+
+fn from_file(text: &str) -> Result<Vec<arm::ArmSpec>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("arms.toml");
+    fs::write(&path, text).unwrap();
+    arm::read_file(&path).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_table_is_compression_by_cache() {
+    let arms = choose(&["cold", "warm", "cache-only", "cache+compression", "cache+rescore", "freeze-only"]);
+    let rows: Vec<_> = arms
+        .unwrap()
+        .into_iter()
+        .map(|arm| {
+            let state = has_state(&arm);
+            (arm.compression.map(|compression| compression.policy), arm.cache, state)
+        })
+        .collect();
+    let expected = [
+        (None, Cache::Off, false),
+        (Some(Compression::Rescore), Cache::Off, false),
+        (None, Cache::On, true),
+        (Some(Compression::Freeze), Cache::On, true),
+        (Some(Compression::Rescore), Cache::On, true),
+        (Some(Compression::Freeze), Cache::Off, true),
+    ];
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_fallback_is_on_where_every_call_is_scored_anew() {
+    let arms = choose(&["warm", "cache+compression"]).unwrap();
+    let fallback = |arm: &Arm| arm.compression.as_ref().unwrap().user_fallback;
+    assert_eq!(fallback(&arms[0]), UserFallback::On);
+    assert_eq!(fallback(&arms[1]), UserFallback::Off);
+}
+
+#[test]
+fn names_are_checked() {
+    let error = choose(&["cold", "cach-only"]).unwrap_err();
+    assert_eq!(
+        error,
+        "arm `cach-only`: unknown; known arms are cold, warm, cache-only, cache+compression, cache+rescore, freeze-only"
+    );
+    assert!(choose(&["cold", "cold"]).unwrap_err().contains("given twice"));
+    assert!(choose(&[]).unwrap_err().contains("got 0"));
+}
+
+#[test]
+fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
+    let own = from_file(
+        r#"
+        [[arm]]
+        name = "plain"
+
+        [[arm]]
+        name = "half"
+        compression = "freeze"
+        cache = "on"
+        keep_ratio = 0.25
+        score_rope = "nope"
+        compress_threshold = 7
+        with_tools = "compress"
+        user_fallback = "on"
+        residency = "parked"
+        stands_for = "a quarter, really"
+        "#,
+    )
+    .unwrap();
+    let names = ["plain".to_owned(), "half".to_owned()];
+    let arms = arm::choose(&names, &own, &fixture::settings().arm_defaults()).unwrap();
+    assert_eq!((&arms[0].compression, arms[0].cache), (&None, Cache::Off));
+    let half = arms[1].compression.as_ref().unwrap();
+    assert_eq!((half.keep_permille, half.threshold_tokens), (250, 7));
+    assert_eq!((half.score_rope, half.with_tools), (ScoreRope::Nope, WithTools::Compress));
+    assert_eq!((half.user_fallback, arms[1].residency), (UserFallback::On, arm::Residency::Parked));
+}
+
+#[test]
+fn bad_arm_files_say_what_is_wrong() {
+    for (text, expected) in [
+        ("", "no [[arm]] table"),
+        ("[[arm]]\n", "missing field `name`"),
+        ("[[arm]]\nname = \"x\"\nspeed = 1\n", "unknown field `speed`"),
+        ("[[arm]]\nname = \"x\"\ncache = \"maybe\"\n", "unknown variant `maybe`"),
+        ("[[arm]]\nname = \"cold\"\n", "built in or named twice"),
+        ("[[arm]]\nname = \"x\"\n[[arm]]\nname = \"x\"\n", "built in or named twice"),
+        ("[[arm]]\nname = \"Has Space\"\n", "is not 1 to 48 of"),
+        (
+            "[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nkeep_ratio = 1.5\n",
+            "keep_ratio is 1.5, expected 0.001 to 1",
+        ),
+        ("[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nkeep_ratio = nan\n", "keep_ratio is NaN"),
+        ("[[arm]]\nname = \"x\"\nkeep_ratio = 0.5\n", "keep_ratio is set but compression is \"none\""),
+        ("not toml", "expected"),
+    ] {
+        let error = from_file(text).unwrap_err();
+        assert!(error.contains(expected) && error.contains("arms.toml"), "{text:?} gave {error}");
+    }
+    let missing = arm::read_file(std::path::Path::new("/no/such/arms.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/no/such/arms.toml: cannot be read"), "{missing}");
+}
+
+#[test]
+fn keep_ratios_are_thousandths() {
+    for (ratio, permille) in [(0.05, Some(50)), (1.0, Some(1000)), (0.001, Some(1)), (0.0295, Some(30))] {
+        assert_eq!(arm::permille(ratio), permille, "{ratio}");
+    }
+    for ratio in [0.0, -1.0, 1.1, f64::NAN, f64::INFINITY, 0.0001] {
+        assert_eq!(arm::permille(ratio), None, "{ratio}");
+    }
+}
