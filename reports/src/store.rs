@@ -1,6 +1,6 @@
 //! The run directory on disk: who writes which file, and a reader that opens every schema version.
 //!
-//! Records are appended one line at a time and never rewritten; `run.json` and everything derived is replaced in one step.
+//! Records are appended one line at a time and never rewritten; `run.json` and everything derived is replaced atomically.
 //! A run that was cut keeps all it measured: an unfinished last line is dropped on reading and removed before appending.
 //! Knows no metric and no page.
 
@@ -90,7 +90,7 @@ impl RunDir {
         serde_json::from_slice(&bytes).map_err(|source| ReportError::Manifest { path, source })
     }
 
-    /// Replaces `run.json` in one step.
+    /// Replaces `run.json` atomically.
     ///
     /// # Errors
     /// [`ReportError::Io`]; the old manifest is kept then.
@@ -101,7 +101,7 @@ impl RunDir {
         self.write_file(MANIFEST_FILE, &text)
     }
 
-    /// Replaces a file in one step: a temporary file beside it, synced and renamed. Makes its folder where needed.
+    /// Replaces a file atomically: a temporary file beside it, synced and renamed. Makes its folder where needed.
     ///
     /// # Errors
     /// [`ReportError::Io`]; the old file is kept then.

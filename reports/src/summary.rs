@@ -100,6 +100,8 @@ pub struct Speedup {
     pub n_calls: usize,
     /// What the interval is drawn over.
     pub interval_over: IntervalOver,
+    /// Sessions, or calls, that the interval is drawn over.
+    pub n_clusters: usize,
 }
 
 impl Summary {
@@ -172,13 +174,14 @@ pub fn speedup(grid: &Grid, baseline: &str, arm: &str, seed: u64) -> Speedup {
         ttft_typical: ttft.map(|r| r.typical),
         n_calls: ttft.map_or(0, |r| r.n_pairs),
         interval_over: interval_over(grid),
+        n_clusters: ttft.map_or(0, |r| r.n_clusters),
     }
 }
 
 fn interval_over(grid: &Grid) -> IntervalOver {
-    let mut sessions = grid.calls().iter().map(|k| k.session_id.as_str());
+    let mut sessions = grid.calls().iter().map(|key| key.session_id.as_str());
     let first = sessions.next();
-    if sessions.any(|s| Some(s) != first) { IntervalOver::Sessions } else { IntervalOver::Calls }
+    if sessions.any(|session| Some(session) != first) { IntervalOver::Sessions } else { IntervalOver::Calls }
 }
 
 /// One pair per call that both arms measured in at least one common repeat.

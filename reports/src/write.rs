@@ -35,7 +35,7 @@ fn load(run: &RunDir) -> Result<(Report, Vec<CallRecord>)> {
 
 /// Reads a run and writes `calls.csv`, `summary.json`, `summary.md`, `plots/*.svg`, `report.html` and `plots/*.png`.
 ///
-/// Each file is replaced in one step, the cheap and exact ones first: what fails later loses nothing before it.
+/// Each file is replaced atomically, the cheap and exact ones first: what fails later loses nothing before it.
 ///
 /// # Errors
 /// Those of reading, and of the first file that cannot be written.

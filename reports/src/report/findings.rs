@@ -68,8 +68,8 @@ fn side_of_one(speedup: &Speedup) -> Option<Tone> {
 /// the other way round, and its interval with it.
 fn interval_words(speedup: &Speedup, tone: Tone) -> String {
     let over = match speedup.interval_over {
-        IntervalOver::Sessions => "over sessions",
-        IntervalOver::Calls => "over the calls of this one session",
+        IntervalOver::Sessions => format!("over {} sessions", speedup.n_clusters),
+        IntervalOver::Calls => "over the calls of this one session".to_string(),
     };
     let Some((low, high)) = speedup.ttft_interval else { return String::new() };
     let (low, high) = if tone == Tone::Bad { (1.0 / high, 1.0 / low) } else { (low, high) };

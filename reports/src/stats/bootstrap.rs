@@ -102,7 +102,30 @@ fn interval(clusters: &[ClusterSums], seed: u64) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn scaling_the_candidate_scales_everything(
+            values in proptest::collection::vec((0_usize..4, 1.0_f64..1e3, 1.0_f64..1e3), 1..20),
+            factor in 0.1_f64..10.0,
+        ) {
+            let plain = paired_ratio(&pairs(&values), 3).unwrap();
+            let scaled: Vec<_> = values.iter().map(|&(c, b, a)| (c, b, a * factor)).collect();
+            let scaled = paired_ratio(&pairs(&scaled), 3).unwrap();
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
+            prop_assert!(close(plain.of_sums, scaled.of_sums * factor));
+            prop_assert!(close(plain.typical, scaled.typical * factor));
+            if let (Some(a), Some(b)) = (plain.of_sums_interval, scaled.of_sums_interval) {
+                prop_assert!(close(a.0, b.0 * factor) && close(a.1, b.1 * factor));
+                prop_assert!(a.0 <= a.1);
+            }
+        }
+    }
 
     fn pairs(values: &[(usize, f64, f64)]) -> Vec<Pair> {
         values.iter().map(|&(cluster, baseline, candidate)| Pair { cluster, baseline, candidate }).collect()

@@ -51,7 +51,25 @@ pub fn maximum(samples: &[f64]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn percentile_agrees_with_counting(samples in proptest::collection::vec(-1e6_f64..1e6, 1..60), q in 0.0_f64..=1.0) {
+            // The slow twin: order statistics by counting how many samples lie below each one.
+            let nth = |n: usize| -> f64 {
+                let below = |x: f64| samples.iter().filter(|&&other| other < x).count();
+                samples.iter().copied().filter(|&x| below(x) <= n).fold(f64::NEG_INFINITY, f64::max)
+            };
+            let position = q * (samples.len() - 1) as f64;
+            let (low, high) = (nth(position.floor() as usize), nth(position.ceil() as usize));
+            let expected = low + (high - low) * position.fract();
+            let got = percentile(&samples, q).unwrap();
+            prop_assert!((got - expected).abs() <= 1e-6, "{} against {}", got, expected);
+        }
+    }
 
     #[test]
     fn percentile_follows_numpy_linear() {

@@ -116,14 +116,14 @@ fn verdicts(report: &Report) -> Markup {
         section {
             h2 { "What this run says" }
             @if report.calls.is_empty() { p { "No call is recorded yet." } }
-            ul.findings {
-                @for finding in &report.findings { li class=(tone_class(finding.tone)) { (finding.text) } }
-            }
             (grid(&table::arms(report, Room::Wide)))
             p.remark {
                 "TTFT sum is one pass over all calls (mean over repeats). Removed, prefix hit and prefilled are shares of the raw \
                  prompt tokens and add up to 100 %. Above 1x is faster than cold: vs cold compares the sums, which long calls \
                  dominate; typical call is the geometric mean over calls."
+            }
+            ul.findings {
+                @for finding in &report.findings { li class=(tone_class(finding.tone)) { (finding.text) } }
             }
             @if !report.notes.is_empty() {
                 h3 { "Limits" }
@@ -139,7 +139,7 @@ fn stages(report: &Report) -> Markup {
         @if !stages.rows.is_empty() {
             section {
                 h2 { "Stages of the time to first token" }
-                p.remark { "Milliseconds of one pass over all calls, and their share of the arm's TTFT." }
+                p.remark { "Time of one pass over all calls, and its share of the arm's TTFT." }
                 (grid(&stages))
             }
         }

@@ -33,8 +33,8 @@ impl Scale {
     /// From 0 to the next tick above `high`.
     pub(super) fn linear(high: f64) -> Self {
         let high = if high.is_finite() && high > 0.0 { high } else { 1.0 };
-        let step = nice_step(high, 5.0);
-        Self::Linear((high / step).ceil() * step)
+        let interval = tick_interval(high, 5.0);
+        Self::Linear((high / interval).ceil() * interval)
     }
 
     /// Share of the axis at a value, 0 to 1.
@@ -49,8 +49,8 @@ impl Scale {
     pub(super) fn ticks(self) -> Vec<f64> {
         match self {
             Self::Linear(high) => {
-                let step = nice_step(high, 5.0);
-                (0..=(high / step * 1.000_001).floor() as usize).map(|i| i as f64 * step).collect()
+                let interval = tick_interval(high, 5.0);
+                (0..=(high / interval * 1.000_001).floor() as usize).map(|i| i as f64 * interval).collect()
             }
             Self::Log(low, high) => log_ticks(low, high),
         }
@@ -65,20 +65,20 @@ impl Scale {
     }
 }
 
-/// 1, 2, 2.5 or 5 times a power of ten, so that about `n` steps reach `high`.
-fn nice_step(high: f64, n: f64) -> f64 {
+/// 1, 2, 2.5 or 5 times a power of ten, so that about `n` of it reach `high`.
+fn tick_interval(high: f64, n: f64) -> f64 {
     let raw = high / n;
     let power = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|s| s * power >= raw * 0.999);
-    step.unwrap_or(10.0) * power
+    let factor = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|f| f * power >= raw * 0.999);
+    factor.unwrap_or(10.0) * power
 }
 
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let steps: &[f64] = if high / low > 2_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let factors: &[f64] = if high / low > 2_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let mut ticks = Vec::new();
     let mut power = 10_f64.powf(low.log10().floor());
     while power <= high * 1.001 {
-        ticks.extend(steps.iter().map(|s| s * power).filter(|&v| v >= low * 0.999 && v <= high * 1.001));
+        ticks.extend(factors.iter().map(|f| f * power).filter(|&v| v >= low * 0.999 && v <= high * 1.001));
         power *= 10.0;
     }
     ticks
@@ -144,29 +144,30 @@ impl CallAxis {
     }
 
     /// Width of a column.
-    pub(super) fn step(&self, frame: &Frame) -> f64 {
+    pub(super) fn column_width(&self, frame: &Frame) -> f64 {
         frame.width() / self.numbers.len().max(1) as f64
     }
 
     /// Middle of a column.
     pub(super) fn x_at(&self, frame: &Frame, column: usize) -> f64 {
-        frame.left + (column as f64 + 0.5) * self.step(frame)
+        frame.left + (column as f64 + 0.5) * self.column_width(frame)
     }
 
     /// Call numbers below the frame, and a line and a name where a session begins if there are several.
     pub(super) fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, frame: &Frame) -> Drawn {
-        let step = self.step(frame);
+        let column_width = self.column_width(frame);
         let label_width = text_width(&self.numbers.iter().max().unwrap_or(&1).to_string(), Type::new(11.5))?;
-        let every =
-            [1, 2, 5, 10, 20, 50, 100, 200, 500].into_iter().find(|&n| n as f64 * step > label_width + 10.0);
+        let every = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+            .into_iter()
+            .find(|&n| n as f64 * column_width > label_width + 10.0);
         let every = every.unwrap_or(1_000);
-        let room = (label_width + 5.0) / step;
+        let room = (label_width + 5.0) / column_width;
         let near_start = |column: usize| {
             self.sessions.iter().any(|s| s.1 != column && (s.1 as f64 - column as f64).abs() < room)
         };
         for (column, &number) in self.numbers.iter().enumerate() {
             let starts_session = self.starts_session(column);
-            if (starts_session && step * self.shortest_session() > label_width + 5.0)
+            if (starts_session && column_width * self.shortest_session() > label_width + 5.0)
                 || (number.is_multiple_of(every) && !starts_session && !near_start(column))
             {
                 let style = Type::new(11.5).muted().anchor(HPos::Center);
@@ -196,8 +197,8 @@ impl CallAxis {
         }
         let style = Type::new(10.5).muted().anchor(HPos::Center);
         for (name, first, columns) in &self.sessions {
-            let left = frame.left + *first as f64 * self.step(frame);
-            let width = *columns as f64 * self.step(frame);
+            let left = frame.left + *first as f64 * self.column_width(frame);
+            let width = *columns as f64 * self.column_width(frame);
             if *first > 0 && width > 3.0 {
                 canvas.dashed_vertical(left, frame.top, frame.bottom + 32.0, palette::AXIS)?;
             }

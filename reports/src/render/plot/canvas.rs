@@ -80,7 +80,7 @@ struct Finish {
 enum Joins {
     /// The viewer does it.
     Viewer,
-    /// The backend's own corners grow into spikes where a line turns sharply, so segments are drawn one by one.
+    /// The backend's own corners grow into spikes where a line turns sharply, so each edge is drawn alone.
     Round,
 }
 
@@ -147,9 +147,9 @@ impl<DB: DrawingBackend> Canvas<DB> {
             return draw(path);
         }
         let radius = (width * f64::from(SCALE) / 2.0) as i32;
-        for segment in path.windows(2) {
-            draw(segment.to_vec())?;
-            self.area.draw(&Circle::new(segment[1], radius, color.filled())).map_err(|e| e.to_string())?;
+        for edge in path.windows(2) {
+            draw(edge.to_vec())?;
+            self.area.draw(&Circle::new(edge[1], radius, color.filled())).map_err(|e| e.to_string())?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ const PANEL: f64 = 190.0;
 const HEADING: f64 = 98.0;
 /// Arms beyond these have no panel; calls.csv has them.
 const PANELS_MAX: usize = 24;
-/// More calls than this are drawn as one stepped area: bars would be thinner than their gaps.
+/// More calls than this are drawn as one area: bars would be thinner than their gaps.
 const BARS_UP_TO: usize = 120;
 
 fn n_panels(report: &Report) -> usize {
@@ -79,8 +79,8 @@ fn draw_stacks<DB: DrawingBackend>(
     colors: [RGBColor; 3],
 ) -> Drawn {
     let below = |stack: &[f64; 3], n: usize| frame.y_at(stack[..n].iter().sum());
-    let half = calls.step(frame)
-        * if stacks.len() > BARS_UP_TO { 0.5 } else { (0.39_f64).min(22.0 / calls.step(frame)) };
+    let half = calls.column_width(frame)
+        * if stacks.len() > BARS_UP_TO { 0.5 } else { (0.39_f64).min(22.0 / calls.column_width(frame)) };
     for (kind, color) in colors.into_iter().enumerate() {
         if stacks.len() > BARS_UP_TO {
             let edge = |n: usize| {

@@ -28,7 +28,7 @@ pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> 
         (Key::Line(i), colors[i], format!("{arm}  {total}"))
     };
     let entries: Vec<_> = arms.iter().enumerate().map(entry).collect();
-    let top = legend(canvas, top, &entries)? + 8.0;
+    let top = legend(canvas, top, &entries)? + 14.0;
     let frame = Frame {
         left: MARGIN + 48.0,
         top,

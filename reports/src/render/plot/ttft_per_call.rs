@@ -44,7 +44,7 @@ pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> 
     let colors = palette::arms(report.arm_names());
     let entries: Vec<_> =
         report.arm_names().enumerate().map(|(i, arm)| (Key::Line(i), colors[i], arm.to_string())).collect();
-    let top = legend(canvas, top, &entries)? + 8.0;
+    let top = legend(canvas, top, &entries)? + 14.0;
     let frame = Frame {
         left: MARGIN + 48.0,
         top,
