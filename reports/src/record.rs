@@ -73,9 +73,10 @@ impl SpansMs {
 /// Output-structure verdict of one call (codes of the output checks, `O01`..).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
-    /// No strict code fired. A repaired call never counts.
+    /// No strict code fired, `O01` to `O03` apart: another well-formed choice than the recorded one is information, not
+    /// invalidity. A repaired call never counts.
     pub valid: bool,
-    /// Codes that fired on the output as it is.
+    /// Codes that fired on the output as it is, `O01` to `O03` included.
     #[serde(default)]
     pub strict_codes: Vec<String>,
     /// Codes left after the closed list of repairs.

@@ -198,7 +198,8 @@ fn checks(report: &Report) -> Markup {
                 }
             }
             @if !codes.rows.is_empty() {
-                p.remark { "Calls on which a check fired. R: the request as sent, O: the output as it is." }
+                p.remark { "Calls on which a check fired. R: the request as sent, O: the output as it is; O01 to O03 compare it with the \
+                     recorded turn and make no output invalid." }
                 (grid(&codes))
             }
         }

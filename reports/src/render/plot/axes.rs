@@ -74,7 +74,7 @@ fn tick_interval(high: f64, n: f64) -> f64 {
 }
 
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let factors: &[f64] = if high / low > 2_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let factors: &[f64] = if high / low > 20_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let mut ticks = Vec::new();
     let mut power = 10_f64.powf(low.log10().floor());
     while power <= high * 1.001 {
