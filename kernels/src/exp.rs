@@ -54,10 +54,10 @@ fn bounded(x: f32) -> f32 {
 /// `2^r · 2^n`, n being the low bits of `shifted`, and the special cases by the whole exponent.
 #[inline(always)]
 fn assemble(r: f32, shifted: f32, exponent: f32) -> f32 {
-    let mut p = POLYNOMIAL[6];
-    for c in POLYNOMIAL[..6].iter().rev() {
-        p = p * r + c;
-    }
+    // By Estrin's scheme: half as long a chain of dependent operations as Horner's, for one more multiplication.
+    let [c0, c1, c2, c3, c4, c5, c6] = POLYNOMIAL;
+    let r2 = r * r;
+    let p = ((c0 + c1 * r) + (c2 + c3 * r) * r2) + ((c4 + c5 * r) + c6 * r2) * (r2 * r2);
     // Inside the range the sum of the exponents is that of a normal number, so the bits can simply be added.
     let y = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
     let y = if exponent < MIN_EXPONENT { 0.0 } else { y };

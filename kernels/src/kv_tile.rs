@@ -12,7 +12,7 @@ use crate::device::Cpu;
 #[cfg(target_arch = "x86_64")]
 use crate::device::Isa;
 use crate::kv::Slot;
-use crate::tile::{self, NR, Tile};
+use crate::tile::{self, MR, NR, Tile};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -29,20 +29,20 @@ pub(crate) struct TileSource<'a, T> {
     pub head_dim: usize,
     /// At most [`KEY_TILE`] slots, in position order, each inside `rows`.
     pub slots: &'a [Slot],
+    /// The slots of the tile that will be gathered next, to be fetched from memory meanwhile; empty for the last.
+    pub next: &'a [Slot],
 }
 
 impl<'a, T> TileSource<'a, T> {
-    /// Checks once that every row exists, so that the gathers may index freely.
+    /// The tile that starts at position `first` of `slots`, checked once so that the gathers may index freely.
     ///
     /// # Panics
-    /// If a slot lies outside the rows or there are more slots than a tile holds.
-    pub fn new(rows: &'a [T], head_dim: usize, slots: &'a [Slot]) -> Self {
+    /// If one of its slots lies outside the rows or `first` beyond the slots.
+    pub fn new(rows: &'a [T], head_dim: usize, slots: &'a [Slot], first: usize) -> Self {
         let n_slots = rows.len() / head_dim;
-        assert!(
-            slots.len() <= KEY_TILE && slots.iter().all(|s| (s.0 as usize) < n_slots),
-            "a slot outside its layer"
-        );
-        Self { rows, head_dim, slots }
+        let (tile, rest) = slots[first..].split_at(KEY_TILE.min(slots.len() - first));
+        assert!(tile.iter().all(|s| (s.0 as usize) < n_slots), "a slot outside its layer");
+        Self { rows, head_dim, slots: tile, next: &rest[..KEY_TILE.min(rest.len())] }
     }
 
     fn row(&self, key: usize) -> Option<&'a [T]> {
@@ -72,9 +72,26 @@ pub(crate) trait KvWord: Plain + Default + Send + Sync {
     /// `i + KEY_TILE / 2`, which lets weights be paired without moving them between lanes.
     fn gather_values(cpu: &Cpu, source: TileSource<'_, Self::Stored>, panels: &mut [[Self; NR]]);
 
-    /// The weights of one row of a tile as words, in the order of [`KvWord::gather_values`]: word `i` goes to
-    /// `out[i · stride]`.
-    fn pack_weights(weights: &[f32; KEY_TILE], stride: usize, out: &mut [Self]);
+    /// The weights of one row of a tile as `KEY_TILE / VALUES` words, in the order of [`KvWord::gather_values`].
+    fn pack_weights(weights: &[f32; KEY_TILE], words: &mut [Self]);
+}
+
+/// Turns `n` rows of packed weights, each `KEY_TILE / VALUES` words, into a tile of A: `out[c · n + i] = rows[i][c]`.
+///
+/// # Panics
+/// If `rows` is not `n` rows or `out` has no room for `MR` of them.
+pub(crate) fn transpose_weights<W: KvWord>(cpu: &Cpu, rows: &[W], n: usize, out: &mut [W]) {
+    let depth = KEY_TILE / W::VALUES;
+    assert!(n <= MR && rows.len() == n * depth && out.len() >= MR * depth, "{n} rows of {depth} weights");
+    #[cfg(target_arch = "x86_64")]
+    if cpu.isa() >= Isa::Avx512 {
+        return avx512::transpose_weights(cpu, rows, n, out);
+    }
+    for (i, row) in rows.chunks_exact(depth).enumerate() {
+        for (c, word) in row.iter().enumerate() {
+            out[c * n + i] = *word;
+        }
+    }
 }
 
 /// Panel rows of a key tile.
@@ -117,10 +134,8 @@ impl KvWord for f32 {
     }
 
     #[inline(always)]
-    fn pack_weights(weights: &[f32; KEY_TILE], stride: usize, out: &mut [f32]) {
-        for (word, weight) in out.iter_mut().step_by(stride).zip(weights) {
-            *word = *weight;
-        }
+    fn pack_weights(weights: &[f32; KEY_TILE], words: &mut [f32]) {
+        words.copy_from_slice(weights);
     }
 }
 
@@ -159,14 +174,10 @@ impl KvWord for u32 {
     }
 
     #[inline(always)]
-    fn pack_weights(weights: &[f32; KEY_TILE], stride: usize, out: &mut [u32]) {
+    fn pack_weights(weights: &[f32; KEY_TILE], words: &mut [u32]) {
         let (low, high) = weights.split_at(KEY_TILE / 2);
-        let mut words = [0; KEY_TILE / 2];
         for (word, (low, high)) in words.iter_mut().zip(low.iter().zip(high)) {
             *word = tile::bf16::round(*low) | tile::bf16::round(*high) << 16;
-        }
-        for (to, word) in out.iter_mut().step_by(stride).zip(words) {
-            *to = word;
         }
     }
 }
@@ -188,7 +199,7 @@ mod tests {
         let (narrow, slots) = rows(head_dim, n_keys);
         let wide: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
         let (f32_source, bf16_source) =
-            (TileSource::new(&wide, head_dim, &slots), TileSource::new(&narrow, head_dim, &slots));
+            (TileSource::new(&wide, head_dim, &slots, 0), TileSource::new(&narrow, head_dim, &slots, 0));
         let mut f32_keys = vec![[f32::NAN; NR]; key_rows::<f32>(head_dim)];
         let mut f32_values = vec![[f32::NAN; NR]; value_rows::<f32>(head_dim)];
         let mut bf16_keys = vec![[u32::MAX; NR]; key_rows::<u32>(head_dim)];
@@ -227,8 +238,23 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_transposed_for_any_number_of_rows() {
+        for isa in Isa::available() {
+            let cpu = Cpu::with_isa(Some(NonZeroUsize::MIN), isa);
+            for n in 1..=MR {
+                let rows: Vec<u32> = (0..n as u32 * 32).collect();
+                let mut out = vec![u32::MAX; MR * 32];
+                transpose_weights(&cpu, &rows, n, &mut out);
+                for (i, c) in (0..n).flat_map(|i| (0..32).map(move |c| (i, c))) {
+                    assert_eq!(out[c * n + i], rows[i * 32 + c], "{isa}, {n} rows");
+                }
+            }
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "a slot outside its layer")]
     fn a_slot_outside_the_rows_is_refused() {
-        TileSource::new(&[0.0; 8], 4, &[Slot(2)]);
+        TileSource::new(&[0.0; 8], 4, &[Slot(0), Slot(2)], 1);
     }
 }

@@ -6,9 +6,9 @@ use std::array::from_fn;
 
 use half::bf16;
 
-use super::{KEY_TILE, TileSource, key_rows, value_rows};
+use super::{KEY_TILE, KvWord, TileSource, key_rows, value_rows};
 use crate::device::{Cpu, Isa};
-use crate::tile::NR;
+use crate::tile::{MR, NR};
 
 /// Words of a register.
 const WIDTH: usize = 16;
@@ -33,30 +33,53 @@ pub(super) fn gather_values_bf16(cpu: &Cpu, source: TileSource<'_, bf16>, panels
     unsafe { interleave_rows(source, panels) }
 }
 
+pub(super) fn transpose_weights<W: KvWord>(cpu: &Cpu, rows: &[W], n: usize, out: &mut [W]) {
+    let depth = KEY_TILE / W::VALUES;
+    assert!(cpu.isa() >= Isa::Avx512 && n <= MR && rows.len() == n * depth && out.len() >= MR * depth);
+    assert!(size_of::<W>() == size_of::<u32>());
+    // SAFETY: the instruction set and the lengths were checked above; a word is 32 bits, any of them valid.
+    unsafe { transpose_words(rows.as_ptr().cast(), depth, n, out.as_mut_ptr().cast()) }
+}
+
+/// `out[c · n + i] = rows[i · depth + c]` for `n <= MR` rows; up to `WIDTH` words are stored at each column's start, in
+/// order, so that the next column overwrites what is not its own.
+///
+/// # Safety
+/// The machine has [`Isa::Avx512`]; `rows` holds `n · depth` words and `out` has room for `MR · depth`.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose_words(rows: *const u32, depth: usize, n: usize, out: *mut u32) {
+    let last = n * depth - n;
+    for first in (0..depth).step_by(WIDTH) {
+        let block = from_fn(|i| match i < n {
+            // SAFETY: row i exists, and `depth` is a multiple of WIDTH.
+            true => unsafe { _mm512_loadu_si512(rows.add(i * depth + first).cast()) },
+            false => _mm512_setzero_si512(),
+        });
+        for (c, column) in transpose(block).into_iter().enumerate() {
+            let at = (first + c) * n;
+            // The last columns end with the tile: only their own words may be stored.
+            let words = if at + WIDTH > last + n { u16::MAX >> (WIDTH - n) } else { u16::MAX };
+            // SAFETY: the stored words end at or before n · depth.
+            unsafe { _mm512_mask_storeu_epi32(out.add(at).cast(), words, column) };
+        }
+    }
+}
+
 /// Pairs of rows as words: key `i` in the low half, key `i + KEY_TILE / 2` in the high half.
 ///
 /// # Safety
 /// The machine has [`Isa::Avx512`].
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn interleave_rows(source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
-    let TileSource { rows, head_dim, slots } = source;
     // Half-word lane 2i takes value i of the first row, lane 2i + 1 value i of the second; `high` starts at value 16.
     let [low, high] = [0, 16].map(|first| {
         let lanes: [u16; 2 * WIDTH] = from_fn(|i| (first + i / 2 + 32 * (i % 2)) as u16);
         // SAFETY: the array is 64 bytes.
         unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
     });
-    for (start, panel) in (0..head_dim).step_by(NR).zip(panels.chunks_exact_mut(KEY_TILE / 2)) {
-        let mask = u32::MAX >> (NR - (head_dim - start).min(NR));
-        let load = |key: usize| match slots.get(key) {
-            // SAFETY: the slot exists, and the mask ends the load at the end of its row.
-            Some(slot) => unsafe {
-                _mm512_maskz_loadu_epi16(mask, rows.as_ptr().add(slot.0 as usize * head_dim + start).cast())
-            },
-            None => _mm512_setzero_si512(),
-        };
+    for (start, panel) in (0..source.head_dim).step_by(NR).zip(panels.chunks_exact_mut(KEY_TILE / 2)) {
         for (key, words) in panel.iter_mut().enumerate() {
-            let (a, b) = (load(key), load(key + KEY_TILE / 2));
+            let (a, b) = (load_values(&source, key, start), load_values(&source, key + KEY_TILE / 2, start));
             // SAFETY: a panel row is two registers.
             unsafe {
                 _mm512_storeu_si512(words.as_mut_ptr().cast(), _mm512_permutex2var_epi16(a, low, b));
@@ -66,6 +89,33 @@ unsafe fn interleave_rows(source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]
                 );
             }
         }
+    }
+}
+
+/// Up to `NR` values of a key from `start` on, then zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_values(source: &TileSource<'_, bf16>, key: usize, start: usize) -> __m512i {
+    fetch_next(source, key, start);
+    let Some(slot) = source.slots.get(key) else { return _mm512_setzero_si512() };
+    let mask = u32::MAX >> (NR - (source.head_dim - start).min(NR));
+    // SAFETY: the slot exists (checked by `TileSource`), and the mask ends the load at the end of its row.
+    unsafe {
+        _mm512_maskz_loadu_epi16(
+            mask,
+            source.rows.as_ptr().add(slot.0 as usize * source.head_dim + start).cast(),
+        )
+    }
+}
+
+/// Starts fetching into L2 what this load's twin in the next tile will read. The hardware fetches ahead within a row or
+/// a page, not from row to row of a head, and a decode step has too little else to do to hide the latency itself.
+#[inline(always)]
+fn fetch_next<T>(source: &TileSource<'_, T>, key: usize, start: usize) {
+    if let Some(slot) = source.next.get(key) {
+        let at = source.rows.as_ptr().wrapping_add(slot.0 as usize * source.head_dim + start);
+        // SAFETY: a prefetch reads nothing and cannot fault, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -84,6 +134,9 @@ unsafe fn transpose_rows<T>(
         for word in (0..row_words).step_by(WIDTH) {
             let width = (row_words - word).min(WIDTH);
             let mask = u16::MAX >> (WIDTH - width);
+            for i in 0..WIDTH {
+                fetch_next(&source, first_key + i, word * source.head_dim / row_words);
+            }
             let block = from_fn(|i| match source.slots.get(first_key + i) {
                 // SAFETY: the slot exists, and the mask ends the load at the end of its row.
                 Some(slot) => unsafe {

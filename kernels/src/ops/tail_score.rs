@@ -230,9 +230,9 @@ fn score_range<W: KvWord>(
         for first_row in (0..shape.rows()).step_by(MR) {
             let n = MR.min(shape.rows() - first_row);
             W::pack_a(cpu, n, head_dim, |i| query(first_row + i), &mut queries[..n * row_words]);
-            let slots = &problem.slots[range * RANGE..shape.kv_len.min((range + 1) * RANGE)];
-            for (tile, slots) in slots.chunks(KEY_TILE).enumerate() {
-                W::gather_keys(cpu, TileSource::new(keys, head_dim, slots), panels);
+            let first = range * RANGE;
+            for first_key in (first..shape.kv_len.min(first + RANGE)).step_by(KEY_TILE) {
+                W::gather_keys(cpu, TileSource::new(keys, head_dim, problem.slots, first_key), panels);
                 let product = Tile {
                     rows: n,
                     k: row_words,
@@ -246,7 +246,7 @@ fn score_range<W: KvWord>(
                     product,
                     queries,
                     panels,
-                    &mut scores[first_row * RANGE + tile * KEY_TILE..],
+                    &mut scores[first_row * RANGE + first_key - first..],
                 );
             }
         }

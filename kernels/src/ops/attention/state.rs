@@ -40,14 +40,6 @@ impl<'a> State<'a> {
     pub fn rows(&self) -> usize {
         self.maxima.len()
     }
-
-    /// The output of one row, `out.len()` values: the weighted sum over the sum of the weights.
-    pub fn finish(&self, row: usize, out: &mut [f32]) {
-        let total: f32 = self.sums[row * NR..(row + 1) * NR].iter().sum();
-        for (out, sum) in out.iter_mut().zip(&self.outputs[row * self.width..]) {
-            *out = sum / total;
-        }
-    }
 }
 
 /// Turns the scores of one tile of keys into weights and folds their maxima and sums into the state.
@@ -61,7 +53,7 @@ pub(super) struct Weigh<'a, 'b, W> {
     pub visible: &'a [usize],
     /// What raw scores are multiplied with before `2^x`: log2(e) / sqrt(head_dim).
     pub scale: f32,
-    /// (KEY_TILE / VALUES, n) words: the weights as a tile of A.
+    /// (n, KEY_TILE / VALUES) words: the weights.
     pub weights: &'a mut [W],
 }
 
@@ -70,18 +62,18 @@ impl<W: KvWord> Job for Weigh<'_, '_, W> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, _: L) {
-        let n = self.visible.len();
         let (scores, _) = self.scores.as_chunks_mut::<KEY_TILE>();
-        for (i, (scores, visible)) in scores.iter_mut().zip(self.visible).enumerate() {
+        let rows = scores.iter_mut().zip(self.weights.chunks_exact_mut(KEY_TILE / W::VALUES));
+        for (i, ((scores, weights), visible)) in rows.zip(self.visible).enumerate() {
             if *visible == 0 {
                 // A row that has not reached this tile keeps its state: not even -inf - -inf is computed for it.
-                W::pack_weights(&[0.0; KEY_TILE], n, &mut self.weights[i..]);
+                W::pack_weights(&[0.0; KEY_TILE], weights);
                 continue;
             }
             scores[*visible..].fill(f32::NEG_INFINITY);
             self.state.raise(self.first_row + i, largest(scores), self.scale);
             self.state.weigh(self.first_row + i, scores, self.scale);
-            W::pack_weights(scores, n, &mut self.weights[i..]);
+            W::pack_weights(scores, weights);
         }
     }
 }
@@ -109,9 +101,14 @@ impl State<'_> {
             // The difference first: it is nearly exact, so that the weight is, however large the scores are.
             *x = exp2((*x - max) * scale);
         }
-        let (low, high) = scores.split_at(NR);
-        for (sum, (low, high)) in self.sums[row * NR..(row + 1) * NR].iter_mut().zip(low.iter().zip(high)) {
-            *sum += low + high;
+        let mut sums = [0.0; NR];
+        for block in scores.as_chunks::<NR>().0 {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum += x;
+            }
+        }
+        for (total, sum) in self.sums[row * NR..(row + 1) * NR].iter_mut().zip(sums) {
+            *total += sum;
         }
     }
 }
@@ -149,17 +146,49 @@ impl Job for Merge<'_, '_> {
     }
 }
 
-/// The largest of a row of scores, in the order of a tree.
+/// The output of one row, `out.len()` values: the weighted sum over the sum of the weights.
+pub(super) struct Finish<'a, 'b> {
+    pub state: &'a State<'b>,
+    pub row: usize,
+    pub out: &'a mut [f32],
+}
+
+impl Job for Finish<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        let State { outputs, sums, width, .. } = self.state;
+        let total: f32 = sums[self.row * NR..(self.row + 1) * NR].iter().sum();
+        for (out, sum) in self.out.iter_mut().zip(&outputs[self.row * width..]) {
+            *out = sum / total;
+        }
+    }
+}
+
+/// The largest of a row of scores, halving it.
 #[inline(always)]
 fn largest(scores: &[f32; KEY_TILE]) -> f32 {
-    let mut lanes = *scores;
-    let mut n = KEY_TILE / 2;
-    while n > 0 {
-        for i in 0..n {
-            let (a, b) = (lanes[i], lanes[i + n]);
-            lanes[i] = if a > b { a } else { b };
+    // Plain loops over arrays: a closure would not be compiled for the caller's instruction set.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for block in scores.as_chunks::<16>().0 {
+        for (lane, x) in lanes.iter_mut().zip(block) {
+            *lane = larger(*x, *lane);
         }
-        n /= 2;
     }
-    lanes[0]
+    let mut eight = [0.0; 8];
+    for i in 0..8 {
+        eight[i] = larger(lanes[i], lanes[i + 8]);
+    }
+    let mut four = [0.0; 4];
+    for i in 0..4 {
+        four[i] = larger(eight[i], eight[i + 4]);
+    }
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
+}
+
+/// The larger of two, in the form that is one instruction.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }

@@ -9,11 +9,11 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::Shape;
-use super::state::{Merge, State, Weigh};
+use super::state::{Finish, Merge, State, Weigh};
 use crate::buffer::scratch;
 use crate::device::{Cpu, Disjoint};
 use crate::kv::{Rows, Slot};
-use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows, value_rows};
+use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows, transpose_weights, value_rows};
 use crate::tile::lanes;
 use crate::tile::{MR, NR, Start, Tile};
 
@@ -83,12 +83,14 @@ fn run_tile<W: KvWord>(
     scratch(2 * state_len, |memory: &mut [f32]| {
         let (first, second) = memory.split_at_mut(state_len);
         let (mut total, mut part) = (State::new(first, rows, width), State::new(second, rows, width));
-        fold_split::<W>(cpu, problem, tile, 0, &mut total);
-        for split in 1..tile.splits(&problem.shape) {
-            fold_split::<W>(cpu, problem, tile, split, &mut part);
-            lanes::run(cpu, Merge { into: &mut total, from: &part, scale: problem.shape.scale() });
-        }
-        tile.write(&problem.shape, &total, out);
+        Walk::<W>::start(cpu, problem, tile, |mut walk| {
+            walk.fold_split(0, &mut total);
+            for split in 1..tile.splits(&problem.shape) {
+                walk.fold_split(split, &mut part);
+                lanes::run(cpu, Merge { into: &mut total, from: &part, scale: problem.shape.scale() });
+            }
+        });
+        tile.write(cpu, &problem.shape, &total, out);
     });
 }
 
@@ -106,7 +108,8 @@ fn run_splits<W: KvWord>(
     scratch(tiles.len() * splits * state_len, |memory: &mut [f32]| {
         cpu.parallel_chunks(memory, state_len, |i, memory| {
             let mut state = State::new(memory, rows, width);
-            fold_split::<W>(cpu, problem, tiles[i / splits], i % splits, &mut state);
+            let tile = tiles[i / splits];
+            Walk::<W>::start(cpu, problem, tile, |mut walk| walk.fold_split(i % splits, &mut state));
         });
         cpu.parallel_chunks(memory, splits * state_len, |i, memory| {
             let mut states = memory.chunks_exact_mut(state_len).map(|m| State::new(m, rows, width));
@@ -114,99 +117,95 @@ fn run_splits<W: KvWord>(
             for part in states {
                 lanes::run(cpu, Merge { into: &mut total, from: &part, scale: problem.shape.scale() });
             }
-            tiles[i].write(&problem.shape, &total, out);
+            tiles[i].write(cpu, &problem.shape, &total, out);
         });
     });
 }
 
-/// The state of a query tile over one split of the keys.
-fn fold_split<W: KvWord>(
-    cpu: &Cpu,
-    problem: &Problem<'_, W::Stored>,
+/// A query tile on its way over the keys: its packed queries and the memory for one tile of keys.
+struct Walk<'a, W: KvWord> {
+    cpu: &'a Cpu,
+    problem: &'a Problem<'a, W::Stored>,
     tile: QueryTile,
-    split: usize,
-    state: &mut State<'_>,
-) {
-    state.clear();
-    let shape = &problem.shape;
-    let head_dim = shape.head_dim;
-    let row_words = head_dim / W::VALUES;
-    let blocks = [
-        (state.rows() * row_words).div_ceil(NR),
-        key_rows::<W>(head_dim),
-        value_rows::<W>(head_dim),
-        (MR * KEY_TILE / W::VALUES).div_ceil(NR),
-    ];
-    scratch(blocks.iter().sum(), |memory: &mut [[W; NR]]| {
-        let (queries, memory) = memory.split_at_mut(blocks[0]);
-        let (keys, memory) = memory.split_at_mut(blocks[1]);
-        let (values, weights) = memory.split_at_mut(blocks[2]);
-        let (queries, weights) = (queries.as_flattened_mut(), weights.as_flattened_mut());
-        tile.pack_queries(cpu, problem, queries);
-        let head = tile.kv_head * shape.n_slots * head_dim..(tile.kv_head + 1) * shape.n_slots * head_dim;
-        let end = tile.end(shape).min((split + 1) * KEY_SPLIT);
+    /// Blocks of at most `MR` rows, each a tile of A.
+    queries: &'a [W],
+    keys: &'a mut [[W; NR]],
+    values: &'a mut [[W; NR]],
+    /// The weights of a block, row by row and as a tile of A.
+    weight_rows: &'a mut [W],
+    weights: &'a mut [W],
+}
+
+impl<W: KvWord> Walk<'_, W> {
+    /// Packs the queries and hands the walk to `work`.
+    fn start(cpu: &Cpu, problem: &Problem<'_, W::Stored>, tile: QueryTile, work: impl FnOnce(Walk<'_, W>)) {
+        let head_dim = problem.shape.head_dim;
+        let query_rows = (tile.rows(&problem.shape) * head_dim / W::VALUES).div_ceil(NR);
+        let (key_rows, value_rows) = (key_rows::<W>(head_dim), value_rows::<W>(head_dim));
+        let weight_rows = MR * KEY_TILE / W::VALUES / NR;
+        scratch(query_rows + key_rows + value_rows + 2 * weight_rows, |memory: &mut [[W; NR]]| {
+            let (queries, memory) = memory.split_at_mut(query_rows);
+            let (keys, memory) = memory.split_at_mut(key_rows);
+            let (values, memory) = memory.split_at_mut(value_rows);
+            let (weight_rows, weights) = memory.split_at_mut(weight_rows);
+            let queries = queries.as_flattened_mut();
+            tile.pack_queries(cpu, problem, queries);
+            let (weight_rows, weights) = (weight_rows.as_flattened_mut(), weights.as_flattened_mut());
+            work(Walk { cpu, problem, tile, queries, keys, values, weight_rows, weights });
+        });
+    }
+
+    /// Makes `state` that of the rows over one split of the keys.
+    fn fold_split(&mut self, split: usize, state: &mut State<'_>) {
+        state.clear();
+        let Problem { rows, slots, shape, .. } = self.problem;
+        let head_len = shape.n_slots * shape.head_dim;
+        let head = self.tile.kv_head * head_len..(self.tile.kv_head + 1) * head_len;
+        let (keys, values) = (&rows.keys[head.clone()], &rows.values[head]);
+        let end = self.tile.end(shape).min((split + 1) * KEY_SPLIT);
         for first_key in (split * KEY_SPLIT..end).step_by(KEY_TILE) {
-            let slots = &problem.slots[first_key..shape.kv_len.min(first_key + KEY_TILE)];
-            W::gather_keys(cpu, TileSource::new(&problem.rows.keys[head.clone()], head_dim, slots), keys);
+            W::gather_keys(self.cpu, TileSource::new(keys, shape.head_dim, slots, first_key), self.keys);
             W::gather_values(
-                cpu,
-                TileSource::new(&problem.rows.values[head.clone()], head_dim, slots),
-                values,
+                self.cpu,
+                TileSource::new(values, shape.head_dim, slots, first_key),
+                self.values,
             );
-            let panels = Panels { first_key, keys, values };
-            fold_keys(cpu, shape, tile, (queries, &panels), weights, state);
+            self.fold_keys(first_key, state);
         }
-    });
-}
+    }
 
-/// A gathered tile of keys and values.
-struct Panels<'a, W> {
-    first_key: usize,
-    keys: &'a [[W; NR]],
-    values: &'a [[W; NR]],
-}
-
-/// Folds one tile of keys into the state, a block of rows at a time.
-fn fold_keys<W: KvWord>(
-    cpu: &Cpu,
-    shape: &Shape,
-    tile: QueryTile,
-    (queries, panels): (&[W], &Panels<'_, W>),
-    weights: &mut [W],
-    state: &mut State<'_>,
-) {
-    let (row_words, depth, width) = (shape.head_dim / W::VALUES, KEY_TILE / W::VALUES, shape.width());
-    let mut scores = [0.0; MR * KEY_TILE];
-    let mut visible = [0; MR];
-    for (first_row, n) in row_blocks(state.rows()) {
-        let visible = &mut visible[..n];
-        for (i, visible) in visible.iter_mut().enumerate() {
-            *visible =
-                (tile.position(shape, first_row + i) + 1).saturating_sub(panels.first_key).min(KEY_TILE);
+    /// Folds the gathered tile of keys into the state, a block of rows at a time.
+    fn fold_keys(&mut self, first_key: usize, state: &mut State<'_>) {
+        let shape = &self.problem.shape;
+        let (row_words, depth) = (shape.head_dim / W::VALUES, KEY_TILE / W::VALUES);
+        let (mut scores, mut visible) = ([0.0; MR * KEY_TILE], [0; MR]);
+        for (first_row, n) in row_blocks(state.rows()) {
+            let visible = &mut visible[..n];
+            for (i, visible) in visible.iter_mut().enumerate() {
+                let position = self.tile.position(shape, first_row + i);
+                *visible = (position + 1).saturating_sub(first_key).min(KEY_TILE);
+            }
+            if visible.iter().all(|n| *n == 0) {
+                continue;
+            }
+            let product = Tile {
+                rows: n,
+                k: row_words,
+                panels: KEY_TILE / NR,
+                panel_stride: row_words,
+                ldc: KEY_TILE,
+                start: Start::Zero,
+            };
+            W::multiply(self.cpu, product, &self.queries[first_row * row_words..], self.keys, &mut scores);
+            let weights = &mut self.weight_rows[..n * depth];
+            let scale = shape.scale();
+            lanes::run(self.cpu, Weigh { state, first_row, scores: &mut scores, visible, scale, weights });
+            transpose_weights(self.cpu, weights, n, self.weights);
+            let ldc = shape.width();
+            let product =
+                Tile { rows: n, k: depth, panels: ldc / NR, panel_stride: depth, ldc, start: Start::Resume };
+            W::multiply(self.cpu, product, self.weights, self.values, &mut state.outputs[first_row * ldc..]);
         }
-        if visible.iter().all(|v| *v == 0) {
-            continue;
-        }
-        let product = Tile {
-            rows: n,
-            k: row_words,
-            panels: KEY_TILE / NR,
-            panel_stride: row_words,
-            ldc: KEY_TILE,
-            start: Start::Zero,
-        };
-        W::multiply(cpu, product, &queries[first_row * row_words..], panels.keys, &mut scores);
-        let scale = shape.scale();
-        lanes::run(cpu, Weigh { state, first_row, scores: &mut scores, visible, scale, weights });
-        let product = Tile {
-            rows: n,
-            k: depth,
-            panels: width / NR,
-            panel_stride: depth,
-            ldc: width,
-            start: Start::Resume,
-        };
-        W::multiply(cpu, product, weights, panels.values, &mut state.outputs[first_row * width..]);
     }
 }
 
@@ -253,11 +252,11 @@ impl QueryTile {
     }
 
     /// Writes the outputs of a finished state.
-    fn write(&self, shape: &Shape, state: &State<'_>, out: &Disjoint<'_, f32>) {
+    fn write(&self, cpu: &Cpu, shape: &Shape, state: &State<'_>, out: &Disjoint<'_, f32>) {
         for row in 0..state.rows() {
             // SAFETY: a row of a token and head belongs to one query tile, and a tile to one item.
             let out = unsafe { out.slice(self.values(shape, row)) };
-            state.finish(row, out);
+            lanes::run(cpu, Finish { state, row, out });
         }
     }
 }
