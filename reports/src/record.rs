@@ -333,7 +333,7 @@ pub struct RunManifest {
     /// `target` and `drafter`, each an object: `name`, `digest`, `architecture`, `bytes`, `random_weights` (true where the
     /// weights are seeded noise: timing has meaning then, text and scores have none).
     pub models: BTreeMap<String, serde_json::Value>,
-    /// CPU, cores, memory, operating system, instruction set in use.
+    /// CPU (its name as `cpu`), cores, memory, operating system, instruction set in use.
     pub machine: BTreeMap<String, serde_json::Value>,
     /// Device that ran the models; driver and clocks where there is a GPU.
     pub device: BTreeMap<String, serde_json::Value>,

@@ -9,10 +9,7 @@ use crate::metrics::{Direction, METRICS};
 use crate::number::{bytes, count};
 use crate::report::Report;
 
-/// Fields by which manifests name a processor, best first.
-const CPU_FIELDS: [&str; 4] = ["cpu", "cpu_model", "cpu_brand", "processor"];
-
-/// `"target: <name>"` and the like, of models that have a name.
+/// `"target <name>"` and `"drafter <name>"`, of models that have a name.
 pub(super) fn model_names(report: &Report) -> Vec<String> {
     let name = |value: &Value| value.as_str().or_else(|| value.get("name")?.as_str()).map(str::to_string);
     let named = report.manifest.models.iter().filter_map(|(role, value)| Some((role, name(value)?)));
@@ -24,7 +21,7 @@ pub(super) fn model_names(report: &Report) -> Vec<String> {
 
 /// Name of the processor.
 pub(super) fn machine_name(report: &Report) -> Option<&str> {
-    CPU_FIELDS.iter().find_map(|field| report.manifest.machine.get(*field)?.as_str())
+    report.manifest.machine.get("cpu")?.as_str().filter(|name| !name.is_empty())
 }
 
 /// The section at the end of the page.
