@@ -166,8 +166,8 @@ fn bytes_snap_outward_to_whole_characters() {
 fn token_ranges_of_another_text_are_cut_off() {
     let wild = ranges(&[(5, 2), (3, 400), (usize::MAX - 1, usize::MAX), (0, 0), (1, 2)]);
     assert_eq!(pairs(&kept_bytes("abcdef", &wild, &[0..5, 9..12])), [(1, 2), (3, 6)]);
-    assert_eq!(kept_bytes("", &wild, &[0..5, 9..12]), []);
-    assert_eq!(kept_bytes("abcdef", &wild, &ranges(&[(4, 2), (9, 12)])), []);
+    assert!(kept_bytes("", &wild, &[0..5, 9..12]).is_empty());
+    assert!(kept_bytes("abcdef", &wild, &ranges(&[(4, 2), (9, 12)])).is_empty());
     assert_eq!(join_kept("é", &[0..1, 0..2, 5..9]), "é");
 }
 
