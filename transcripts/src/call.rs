@@ -87,8 +87,9 @@ pub struct Call {
     /// What the provider counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// When the request was sent: the recorded time (RFC 3339) of the line behind the last message of the prefix; with
-    /// an empty prefix, of the first line of the completion.
+    /// When the request was sent, as far as the recording says: the latest recorded time (RFC 3339) of the messages
+    /// that follow the last turn of the prefix, which is what the request waited for; without such messages, the time
+    /// of the first line of the completion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
     /// Recorded gap before the call in milliseconds: `started_at` minus the time of the last line of the previous

@@ -82,7 +82,7 @@ pub enum Reason {
         /// Tool results.
         count: u64,
     },
-    /// Messages named a parent that was never written; the line before them was taken instead.
+    /// Messages named no parent that was written; the line before them was taken instead.
     ParentsGuessed {
         /// Lines.
         count: u64,
@@ -166,10 +166,7 @@ impl fmt::Display for Reason {
             }
             Self::ResultsPreviewed { count } => write!(f, "{count} large tool results are rebuilt previews"),
             Self::ParentsGuessed { count } => {
-                write!(
-                    f,
-                    "{count} lines name a parent that was never written and follow the line before them"
-                )
+                write!(f, "{count} lines name no parent that was written and follow the line before them")
             }
             Self::ProjectionsUnknown { count } => {
                 write!(f, "{count} lines change requests in a way that cannot be applied")

@@ -100,14 +100,22 @@ pub(super) fn discover(paths: &[&Path], format: FormatChoice) -> Result<Found, T
         let (path, named, order) = (path.clone(), *named, at);
         at += 1;
         let peek = peek(&path)?;
-        let canonical = format == FormatChoice::Canonical || (format == FormatChoice::Auto && peek.canonical);
+        let canonical = match format {
+            FormatChoice::Auto => peek.canonical,
+            FormatChoice::Canonical => peek.canonical || named,
+            FormatChoice::ClaudeCode => false,
+        };
         if canonical {
             found.sources.push(Ordered { order, source: Source::Canonical(path) });
             continue;
         }
         let is_jsonl = path.extension().is_some_and(|extension| extension == "jsonl");
-        let forced = format == FormatChoice::ClaudeCode && (named || is_jsonl);
-        if !(forced || peek.recognised || (peek.empty && is_jsonl)) {
+        let claude_code = match format {
+            FormatChoice::Auto => peek.recognised || (peek.empty && is_jsonl),
+            FormatChoice::ClaudeCode => named || is_jsonl,
+            FormatChoice::Canonical => false,
+        };
+        if !claude_code {
             if named {
                 let got = describe(&peek);
                 return Err(TranscriptError::UnknownFormat { path: path.display().to_string(), got });

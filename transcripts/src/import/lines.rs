@@ -33,7 +33,7 @@ pub enum WarningKind {
     BadMessage,
     /// No importer recognises the file. It is skipped.
     UnknownFormat,
-    /// The file has messages, but no model call.
+    /// The file has lines, but no model call of its own.
     NoCalls,
 }
 

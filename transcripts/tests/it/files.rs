@@ -1,11 +1,16 @@
 //! Finding files: folders, companions, formats, errors, saved results.
 
 use std::fs;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use transcripts::error::TranscriptError;
-use transcripts::import::{FormatChoice, Import, ImportOptions, WarningKind, import};
+use transcripts::fidelity::Reason;
+use transcripts::import::{
+    FormatChoice, Import, ImportOptions, MAX_LINE_BYTES, TextFile, WarningKind, import, import_texts,
+};
 use transcripts::message::Role;
+use transcripts::session::IssueKind;
 
 use crate::golden::fixtures;
 
@@ -102,4 +107,56 @@ fn sessions_with_one_id_in_two_files_stay_apart() {
     let ids: Vec<&str> = import.sessions.iter().map(|session| session.id.as_str()).collect();
     assert_eq!(ids.len(), 2);
     assert!(ids.contains(&"s1") && ids.contains(&"s1~2"), "{ids:?}");
+}
+
+/// A user line, then `calls` responses in a row.
+fn long_session(calls: usize) -> String {
+    let mut text =
+        r#"{"type":"user","uuid":"u","parentUuid":null,"sessionId":"s1","message":{"content":"go"}}"#
+            .to_owned()
+            + "\n";
+    let mut parent = "u".to_owned();
+    for call in 0..calls {
+        text.push_str(&format!(
+            r#"{{"type":"assistant","uuid":"a{call}","parentUuid":"{parent}","sessionId":"s1","message":{{"id":"m{call}","content":"x"}}}}"#
+        ));
+        text.push('\n');
+        parent = format!("a{call}");
+    }
+    text
+}
+
+#[test]
+fn a_session_beyond_what_an_import_holds_keeps_its_first_calls() {
+    let text = long_session(6_000);
+    let import = import_texts(&[TextFile { name: "s1.jsonl", text: &text }]).unwrap();
+    let session = &import.sessions[0];
+    let entries: usize = session.calls.iter().map(|call| call.prefix.len()).sum();
+    assert!(
+        entries <= 1 << 24 && session.calls.len() > 5_000,
+        "{} calls, {entries} entries",
+        session.calls.len()
+    );
+    let left_out = 6_000 - session.calls.len() as u64;
+    assert!(session.fidelity.reasons.contains(&Reason::CallsLeftOut { count: left_out }));
+    assert!(session.issues.iter().any(|issue| issue.kind == IssueKind::LeftOut));
+}
+
+#[test]
+fn a_line_over_the_limit_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s1.jsonl");
+    let (first, last) = (long_session(1), long_session(2));
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(first.as_bytes()).unwrap();
+    file.set_len(first.len() as u64 + MAX_LINE_BYTES as u64 + 1).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    file.write_all(format!("\n{last}").as_bytes()).unwrap();
+    let import = auto(&path).unwrap();
+    assert_eq!((import.files[0].lines, import.files[0].bad_lines), (6, 1));
+    assert_eq!(
+        (import.files[0].warnings[0].line, import.files[0].warnings[0].kind),
+        (3, WarningKind::TooLong)
+    );
+    assert_eq!(import.sessions[0].calls.len(), 2);
 }

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use transcripts::canonical;
 use transcripts::import::{ImportOptions, TextFile, import, import_texts};
 
 use crate::{golden, invariants, naive};
@@ -147,6 +148,22 @@ proptest! {
         let agent = TextFile { name: "agent-x1.jsonl", text: &text };
         let import = import_texts(&[TextFile { name: "s1.jsonl", text: &text }, agent]).unwrap();
         invariants::check(&import);
+    }
+
+    #[test]
+    fn a_damaged_session_file_is_refused_or_sound(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        let path = golden::fixtures().join("microcompact.jsonl");
+        let session = import(&[path], &ImportOptions::default()).unwrap().sessions.remove(0);
+        let document = json!({"format": canonical::FORMAT, "schema_version": 1, "session": session});
+        let mut text = document.to_string().into_bytes();
+        let at = at.index(text.len());
+        text[at] = byte;
+        if cut {
+            text.truncate(at);
+        }
+        if let Ok(read) = canonical::parse(&text, "damaged") {
+            prop_assert!(canonical::check(&read, "damaged").is_ok());
+        }
     }
 
     #[test]

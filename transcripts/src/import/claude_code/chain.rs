@@ -121,9 +121,9 @@ fn cause(request: &Request, previous: &Request, builder: &Builder<'_>) -> BreakC
         BreakCause::Microcompact
     } else if session(request) != session(previous) {
         BreakCause::Resume
-    } else if request.turns.contains(&previous.group) {
+    } else if request.continues {
         BreakCause::Projection
-    } else if request.root == previous.root {
+    } else if request.root.is_some() && request.root == previous.root {
         BreakCause::Rewind
     } else {
         BreakCause::Unknown

@@ -29,7 +29,7 @@ use self::load::{Loaded, Note};
 use self::names::Name;
 use self::results::Results;
 use self::tree::{Chain, Tree};
-use super::ImportedFile;
+use super::{ImportedFile, Warning, WarningKind};
 use crate::fidelity::{Fidelity, Reason};
 use crate::session::{Issue, IssueKind, Kind, Session, SourceFile, SourceFormat, System};
 
@@ -129,7 +129,19 @@ pub(super) fn import(
         sessions.push(family.session(chain, &main_id, taken));
     }
     link(&mut sessions, &starts);
-    Ok(FamilyImport { sessions, files: std::mem::take(&mut loaded.files) })
+    let mut files = std::mem::take(&mut loaded.files);
+    note_unused(&mut files, &sessions);
+    Ok(FamilyImport { sessions, files })
+}
+
+/// Says of every file with lines that no session came out of it.
+fn note_unused(files: &mut [ImportedFile], sessions: &[Session]) {
+    let used: HashSet<&str> =
+        sessions.iter().flat_map(|session| &session.files).map(|file| file.path.as_str()).collect();
+    for file in files.iter_mut().filter(|file| file.lines > 0 && !used.contains(file.path.as_str())) {
+        let message = "no model call of its own: no session".to_owned();
+        file.warnings.push(Warning { line: 0, kind: WarningKind::NoCalls, message });
+    }
 }
 
 /// The tool call that started each agent, from progress copies and from the results that name an agent.
@@ -196,12 +208,11 @@ impl<'a> Family<'a> {
     }
 
     fn session(&self, chain: ChainCalls, main_id: &str, taken: &mut Taken) -> Session {
+        let parent = || Kind::Subagent { parent_session_id: main_id.to_owned(), parent_call_index: None };
         let (id, kind) = match chain.chain {
             Chain::Main => (main_id.to_owned(), Kind::Main),
-            sub => {
-                let kind = Kind::Subagent { parent_session_id: main_id.to_owned(), parent_call_index: None };
-                (self.subagent_id(sub), kind)
-            }
+            Chain::Agent(agent) => (format!("agent-{}", self.loaded.names.text(agent)), parent()),
+            Chain::Inline(root) => (self.inline_id(root), parent()),
         };
         let reasons = self.family_reasons(&chain);
         let issues = self.issues(&chain);
@@ -240,14 +251,12 @@ impl<'a> Family<'a> {
         }
     }
 
-    fn subagent_id(&self, chain: Chain) -> String {
-        match chain {
-            Chain::Agent(agent) => format!("agent-{}", self.loaded.names.text(agent)),
-            Chain::Main | Chain::Inline(0) => "sidechain-0".to_owned(),
-            Chain::Inline(root) => match self.loaded.lines[root as usize].uuid {
-                Some(uuid) => format!("sidechain-{}", self.loaded.names.text(uuid)),
-                None => format!("sidechain-{}", self.loaded.lines[root as usize].at.line),
-            },
+    /// An inline sidechain has no id: its first line's uuid, or its line number, stands in.
+    fn inline_id(&self, root: u32) -> String {
+        let line = &self.loaded.lines[root as usize];
+        match line.uuid {
+            Some(uuid) => format!("sidechain-{}", self.loaded.names.text(uuid)),
+            None => format!("sidechain-{}", line.at.line),
         }
     }
 

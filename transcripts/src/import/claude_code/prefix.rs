@@ -41,9 +41,9 @@ pub(super) struct Request {
     pub root: Option<u32>,
     /// Microcompaction boundaries on the path.
     pub microcompactions: u32,
-    /// Responses on the path.
-    pub turns: HashSet<u32>,
-    /// The line behind the last message of the prefix.
+    /// The path goes through the response of the request before.
+    pub continues: bool,
+    /// The latest line behind the messages that follow the last turn of the prefix: what the request waited for.
     pub last_line: Option<u32>,
 }
 
@@ -57,6 +57,10 @@ pub(super) struct Builder<'a> {
     pub keys: Vec<Key>,
     pub notes: Vec<Note>,
     index: HashMap<Key, u32>,
+    /// Per response, the request that listed it last: each response is listed once in a request.
+    listed: Vec<u32>,
+    requests: u32,
+    previous: Option<u32>,
     entries: u64,
     steps: u64,
 }
@@ -112,6 +116,9 @@ impl<'a> Builder<'a> {
             keys: Vec::new(),
             notes: Vec::new(),
             index: HashMap::new(),
+            listed: vec![0; groups.list.len()],
+            requests: 0,
+            previous: None,
             entries: 0,
             steps: 0,
         }
@@ -128,14 +135,15 @@ impl<'a> Builder<'a> {
         }
         let horizon = Horizon::new(now, call.chain, &path, self.loaded);
         let mut prefix: Vec<u32> = Vec::with_capacity(path.lines.len());
-        let mut turns = HashSet::new();
+        self.requests += 1;
         for &line in &path.lines {
             match &self.loaded.lines[line as usize].body {
                 Body::Assistant(_) => {
                     let Some(turn) = self.groups.of_line(line).filter(|&turn| turn != group) else {
                         continue;
                     };
-                    if turns.insert(turn) {
+                    if self.listed[turn as usize] != self.requests {
+                        self.listed[turn as usize] = self.requests;
                         self.push_turn(turn, &horizon, &mut prefix);
                     }
                 }
@@ -160,7 +168,8 @@ impl<'a> Builder<'a> {
         }
         let is_boundary =
             |line: &&u32| matches!(self.loaded.lines[**line as usize].body, Body::CompactBoundary(_));
-        let last_line = prefix.last().map(|&index| self.line_of(self.keys[index as usize]));
+        let last_line = self.latest_line(&prefix);
+        let previous = self.previous.replace(group);
         let lines = call.lines.len() as u32;
         Some(Request {
             group,
@@ -169,9 +178,17 @@ impl<'a> Builder<'a> {
             boundary: path.lines.first().filter(is_boundary).copied(),
             root: path.lines.first().copied(),
             microcompactions: horizon.microcompactions,
-            turns,
+            continues: previous.is_some_and(|previous| self.listed[previous as usize] == self.requests),
             last_line,
         })
+    }
+
+    /// Of the messages after the last turn (of all, without a turn), the line that was written last by its time. Results
+    /// of parallel calls stand in the order of the calls, not of their times.
+    fn latest_line(&self, prefix: &[u32]) -> Option<u32> {
+        let keys = prefix.iter().rev().map(|&index| self.keys[index as usize]);
+        let waited_for = keys.take_while(|key| !matches!(key, Key::Turn { .. })).map(|key| self.line_of(key));
+        waited_for.max_by_key(|&line| self.loaded.lines[line as usize].time.as_ref().map(|time| time.ms))
     }
 
     /// Adds an earlier response and, in the order of its calls, the results that were there.

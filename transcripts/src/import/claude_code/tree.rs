@@ -1,7 +1,7 @@
 //! The tree of lines: whose chain each line belongs to, and the path from a line up to the root of what was sent.
 //! Knows parents and boundaries, not what a line says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::line::{Body, Preserved};
 use super::load::{Loaded, Note};
@@ -65,7 +65,7 @@ pub(super) struct Path {
 }
 
 impl Tree {
-    /// Links the lines. Dangling parents inside a chain are linked to the line before them in that chain.
+    /// Links the lines.
     pub fn link(loaded: &mut Loaded) -> Self {
         let count = loaded.lines.len();
         let mut tree = Self {
@@ -95,7 +95,15 @@ impl Tree {
         self.chains.get(line as usize).copied().unwrap_or(Chain::Main)
     }
 
+    /// A parent that was never written is guessed: the line before, in the same chain. Where no line of a chain names a
+    /// parent at all (an export without the tree), file order is the lineage.
     fn link_parents(&mut self, loaded: &mut Loaded) {
+        let with_parents: HashSet<_> = loaded
+            .lines
+            .iter()
+            .filter(|line| line.parent.is_some())
+            .map(|line| (line.at.file, line.agent, line.session))
+            .collect();
         let mut before: HashMap<(u32, Option<Name>), u32> = HashMap::new();
         for (index, line) in loaded.lines.iter().enumerate() {
             let inline = line.sidechain && line.agent.is_none();
@@ -103,12 +111,21 @@ impl Tree {
                 true => None,
                 false => before.insert((line.at.file, line.agent), index as u32),
             };
-            let Some(name) = line.parent else { continue };
-            if let Some(&parent) = loaded.by_uuid.get(&name) {
-                self.parents[index] = Some(parent);
-                continue;
+            match line.parent.map(|name| loaded.by_uuid.get(&name).copied()) {
+                Some(Some(parent)) => {
+                    self.parents[index] = Some(parent);
+                    continue;
+                }
+                Some(None) => {
+                    loaded.notes.push(Note {
+                        kind: IssueKind::DanglingParent,
+                        at: line.at,
+                        agent: line.agent,
+                    });
+                }
+                None if with_parents.contains(&(line.at.file, line.agent, line.session)) => continue,
+                None => {}
             }
-            loaded.notes.push(Note { kind: IssueKind::DanglingParent, at: line.at, agent: line.agent });
             self.parents[index] = previous;
             if previous.is_some() && !matches!(line.body, Body::Silent) {
                 self.guessed.push(index as u32);
