@@ -157,7 +157,8 @@ pub struct Session {
     pub issues: Vec<Issue>,
     /// The files it was read from; `Origin::file` counts in this list.
     pub files: Vec<SourceFile>,
-    /// Line types the importer does not know, with counts over all files.
+    /// Line types the importer does not know, with counts over all files that were read together; the first session of
+    /// them has the counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown_lines: BTreeMap<String, u64>,
 }

@@ -35,6 +35,8 @@ pub enum WarningKind {
     UnknownFormat,
     /// The file has lines, but no model call of its own.
     NoCalls,
+    /// The sessions of the file are larger than an import holds: later calls were left out.
+    LeftOut,
 }
 
 impl WarningKind {

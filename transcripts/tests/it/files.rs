@@ -140,6 +140,7 @@ fn a_session_beyond_what_an_import_holds_keeps_its_first_calls() {
     let left_out = 6_000 - session.calls.len() as u64;
     assert!(session.fidelity.reasons.contains(&Reason::CallsLeftOut { count: left_out }));
     assert!(session.issues.iter().any(|issue| issue.kind == IssueKind::LeftOut));
+    assert_eq!(import.files[0].warnings[0].kind, WarningKind::LeftOut);
 }
 
 #[test]

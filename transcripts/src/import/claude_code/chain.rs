@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::groups::{self, Group, Groups};
+use super::groups::{self, Group};
 use super::line::Body;
-use super::load::{Loaded, Note};
-use super::prefix::{Builder, Key, Request};
-use super::results::{Form, Results};
+use super::load::Note;
+use super::prefix::{Budget, Builder, Key, Parts, Request};
+use super::results::Form;
 use super::tree::{Chain, Tree};
 use crate::call::{BreakCause, Call, PrefixBreak};
 use crate::fidelity::Reason;
@@ -29,14 +29,14 @@ pub(super) struct ChainCalls {
 /// Rebuilds the calls of a chain. A response that another session owns is history, not a call. `None` without calls.
 pub(super) fn rebuild(
     chain: Chain,
-    loaded: &Loaded,
+    parts: Parts<'_>,
     tree: &mut Tree,
-    groups: &Groups,
-    results: &Results,
+    budget: &mut Budget,
     owned: &mut HashSet<String>,
 ) -> Option<ChainCalls> {
+    let Parts { loaded, groups, .. } = parts;
     let members = groups.by_chain.get(&chain)?;
-    let mut builder = Builder::new(loaded, tree, groups, results);
+    let mut builder = Builder::new(parts, tree, budget);
     let mut requests: Vec<Request> = Vec::new();
     let mut left_out = 0;
     for (position, &group) in members.iter().enumerate() {
@@ -53,6 +53,7 @@ pub(super) fn rebuild(
         };
         requests.push(request);
     }
+    builder.budget.left_out += left_out;
     let first_line = groups.list[requests.first()?.group as usize].first();
     let notes = std::mem::take(&mut builder.notes);
     let mut reasons = reasons(&builder, &requests);

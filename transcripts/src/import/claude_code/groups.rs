@@ -90,6 +90,14 @@ impl Groups {
         groups
     }
 
+    /// The chains: the main one, then the others in the order of their first responses.
+    pub fn chains(&self) -> Vec<Chain> {
+        let mut chains: Vec<(u32, Chain)> =
+            self.by_chain.iter().filter_map(|(chain, groups)| Some((*groups.first()?, *chain))).collect();
+        chains.sort_unstable_by_key(|(first, chain)| (*chain != Chain::Main, *first));
+        chains.into_iter().map(|(_, chain)| chain).collect()
+    }
+
     /// The response a line belongs to.
     pub fn of_line(&self, line: u32) -> Option<u32> {
         self.of_line.get(&line).copied()

@@ -27,6 +27,7 @@ use self::groups::Groups;
 use self::links::Start;
 use self::load::{Loaded, Note};
 use self::names::Name;
+use self::prefix::{Budget, Parts};
 use self::results::Results;
 use self::tree::{Chain, Tree};
 use super::{ImportedFile, Warning, WarningKind};
@@ -100,20 +101,12 @@ pub(super) fn import(
     let mut tree = Tree::link(&mut loaded);
     let groups = Groups::collect(&mut loaded, &tree);
     let results = Results::collect(&mut loaded, &tree, saved_results);
-    let mut order: Vec<Chain> = Vec::new();
-    let mut known = HashSet::new();
-    for group in &groups.list {
-        if known.insert(group.chain) {
-            order.push(group.chain);
-        }
+    let parts = Parts { loaded: &loaded, groups: &groups, results: &results };
+    let mut budget = Budget::default();
+    let mut chains: Vec<ChainCalls> = Vec::new();
+    for chain in groups.chains() {
+        chains.extend(chain::rebuild(chain, parts, &mut tree, &mut budget, &mut taken.responses));
     }
-    order.sort_by_key(|chain| *chain != Chain::Main);
-    let chains: Vec<ChainCalls> = order
-        .into_iter()
-        .filter_map(|chain| {
-            chain::rebuild(chain, &loaded, &mut tree, &groups, &results, &mut taken.responses)
-        })
-        .collect();
     let family = Family::new(&loaded, &tree, results.unpaired(&loaded, &groups));
     let main_id = family.main_session_id(main_stem.as_deref());
     let mut sessions = Vec::new();
@@ -126,11 +119,17 @@ pub(super) fn import(
                 .map(|id| loaded.names.text(*id).to_owned()),
             description: agent.and_then(|agent| descriptions.get(&agent).cloned()),
         });
-        sessions.push(family.session(chain, &main_id, taken));
+        // The types of unknown lines are told once: by the first session of the family.
+        let unknown_lines = if sessions.is_empty() { loaded.unknown_lines.clone() } else { BTreeMap::new() };
+        sessions.push(Session { unknown_lines, ..family.session(chain, &main_id, taken) });
     }
     link(&mut sessions, &starts);
     let mut files = std::mem::take(&mut loaded.files);
     note_unused(&mut files, &sessions);
+    if let (Some(file), 1..) = (files.first_mut(), budget.left_out) {
+        let message = format!("{} calls of this family were left out: it is too large", budget.left_out);
+        file.warnings.push(Warning { line: 0, kind: WarningKind::LeftOut, message });
+    }
     Ok(FamilyImport { sessions, files })
 }
 
@@ -247,7 +246,7 @@ impl<'a> Family<'a> {
             ),
             issues: renumber(issues, &renumbered),
             files,
-            unknown_lines: self.loaded.unknown_lines.clone(),
+            unknown_lines: BTreeMap::new(),
         }
     }
 

@@ -13,10 +13,26 @@ use super::tree::{Chain, Path, Tree};
 use crate::message::{Message, Origin, Part, Reasoning, Role};
 use crate::session::IssueKind;
 
-/// The most prefix entries one session may hold: 64 MiB of indices. The largest session measured needs 0.1 million.
+/// The most prefix entries the sessions of one family may hold together: 64 MiB of indices. The largest session that
+/// was measured needs 0.1 million.
 const MAX_PREFIX_ENTRIES: u64 = 1 << 24;
-/// The most lines that may be walked for one session.
+/// The most lines that may be walked for one family.
 const MAX_STEPS: u64 = 1 << 28;
+
+/// What a family has used of its limits. A file of any size cannot make an import hold or walk more.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    entries: u64,
+    steps: u64,
+    /// Calls that were left out once a limit was reached.
+    pub left_out: u64,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.entries > MAX_PREFIX_ENTRIES || self.steps > MAX_STEPS
+    }
+}
 
 /// What a message of the list is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +63,14 @@ pub(super) struct Request {
     pub last_line: Option<u32>,
 }
 
+/// What the rebuild of every chain of a family reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    pub loaded: &'a Loaded,
+    pub groups: &'a Groups,
+    pub results: &'a Results,
+}
+
 /// Builds the requests of one chain.
 pub(super) struct Builder<'a> {
     pub loaded: &'a Loaded,
@@ -58,11 +82,10 @@ pub(super) struct Builder<'a> {
     pub notes: Vec<Note>,
     index: HashMap<Key, u32>,
     /// Per response, the request that listed it last: each response is listed once in a request.
-    listed: Vec<u32>,
+    listed: HashMap<u32, u32>,
     requests: u32,
     previous: Option<u32>,
-    entries: u64,
-    steps: u64,
+    pub budget: &'a mut Budget,
 }
 
 /// What one request could know: which lines were written, and what had been cleared.
@@ -106,30 +129,29 @@ impl Horizon {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(loaded: &'a Loaded, tree: &'a mut Tree, groups: &'a Groups, results: &'a Results) -> Self {
+    pub fn new(parts: Parts<'a>, tree: &'a mut Tree, budget: &'a mut Budget) -> Self {
         Self {
-            loaded,
+            loaded: parts.loaded,
             tree,
-            groups,
-            results,
+            groups: parts.groups,
+            results: parts.results,
             messages: Vec::new(),
             keys: Vec::new(),
             notes: Vec::new(),
             index: HashMap::new(),
-            listed: vec![0; groups.list.len()],
+            listed: HashMap::new(),
             requests: 0,
             previous: None,
-            entries: 0,
-            steps: 0,
+            budget,
         }
     }
 
-    /// The request behind a response; `None` when the session holds as much as an import may hold.
+    /// The request behind a response; `None` when the family's budget is spent.
     pub fn request(&mut self, group: u32) -> Option<Request> {
-        let call = self.groups.list.get(group as usize)?;
+        let call = self.groups.list.get(group as usize).filter(|_| !self.budget.is_spent())?;
         let now = call.first();
         let path = self.tree.path(now, now, self.loaded);
-        self.steps += path.steps;
+        self.budget.steps += path.steps;
         if path.cycle {
             self.note(IssueKind::ParentCycle, now);
         }
@@ -142,8 +164,7 @@ impl<'a> Builder<'a> {
                     let Some(turn) = self.groups.of_line(line).filter(|&turn| turn != group) else {
                         continue;
                     };
-                    if self.listed[turn as usize] != self.requests {
-                        self.listed[turn as usize] = self.requests;
+                    if self.listed.insert(turn, self.requests) != Some(self.requests) {
                         self.push_turn(turn, &horizon, &mut prefix);
                     }
                 }
@@ -162,8 +183,8 @@ impl<'a> Builder<'a> {
             }
         }
         prefix.shrink_to_fit();
-        self.entries += prefix.len() as u64;
-        if self.entries > MAX_PREFIX_ENTRIES || self.steps > MAX_STEPS {
+        self.budget.entries += prefix.len() as u64;
+        if self.budget.is_spent() {
             return None;
         }
         let is_boundary =
@@ -178,7 +199,7 @@ impl<'a> Builder<'a> {
             boundary: path.lines.first().filter(is_boundary).copied(),
             root: path.lines.first().copied(),
             microcompactions: horizon.microcompactions,
-            continues: previous.is_some_and(|previous| self.listed[previous as usize] == self.requests),
+            continues: previous.is_some_and(|previous| self.listed.get(&previous) == Some(&self.requests)),
             last_line,
         })
     }

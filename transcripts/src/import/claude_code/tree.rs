@@ -8,6 +8,9 @@ use super::load::{Loaded, Note};
 use super::names::Name;
 use crate::session::IssueKind;
 
+/// The most lines that are walked to check kept messages.
+const MAX_RELINK_STEPS: u64 = 1 << 26;
+
 /// Whose chain of calls a line belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Chain {
@@ -45,6 +48,7 @@ pub(super) struct Tree {
     /// Marks of the walk under way, one per line: the cycle guard.
     seen: Vec<u32>,
     walk: u32,
+    relink_steps: u64,
     /// Preserved messages that could not be found.
     pub lost_relinks: u64,
     /// Lines whose parent was guessed.
@@ -76,6 +80,7 @@ impl Tree {
             forks: HashMap::new(),
             seen: vec![0; count],
             walk: 0,
+            relink_steps: 0,
             lost_relinks: 0,
             guessed: Vec::new(),
         };
@@ -201,8 +206,7 @@ impl Tree {
         };
         let mut links = vec![(first, anchor)];
         if preserved.listed.is_empty() {
-            let whole = first == last || self.path(last, boundary, loaded).lines.contains(&first);
-            if !whole {
+            if !self.leads_to(last, first, boundary, loaded) {
                 self.lost_relinks += 1;
                 return;
             }
@@ -214,6 +218,20 @@ impl Tree {
             self.moves.entry(line).or_default().push(Move { since: boundary, parent });
         }
         self.kept.entry(anchor).or_default().push(Kept { since: boundary, first, last });
+    }
+
+    /// True when the path to `last` goes through `first`. Many boundaries over a long file could walk it again and
+    /// again: after [`MAX_RELINK_STEPS`] nothing leads anywhere.
+    fn leads_to(&mut self, last: u32, first: u32, boundary: u32, loaded: &Loaded) -> bool {
+        if first == last {
+            return true;
+        }
+        if self.relink_steps > MAX_RELINK_STEPS {
+            return false;
+        }
+        let path = self.path(last, boundary, loaded);
+        self.relink_steps += path.steps;
+        path.lines.contains(&first)
     }
 
     /// The parent of a line as seen by a request that was sent right before line `now` was written.
