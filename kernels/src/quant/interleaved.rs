@@ -2,6 +2,8 @@
 //! a block of [`NR`] rows is decoded with the same instructions for every row. It knows the formats only by
 //! [`Format`].
 
+use std::marker::PhantomData;
+
 use crate::buffer::Plain;
 use crate::tile::NR;
 use crate::tile::lanes::{Job, Lanes};
@@ -75,8 +77,10 @@ pub(crate) struct Dot<'a, F: Format> {
 impl<F: Format> Dot<'_, F> {
     #[inline(always)]
     fn with_rows<L: Lanes, const R: usize>(self, lanes: L) {
-        let mut sums = Sums { acc: [lanes.zero(); R], a: self.a.as_chunks::<R>().0.iter() };
+        let (acc, a) = ([lanes.zero(); R], self.a.as_chunks::<R>().0.iter());
+        let mut sums = Sums::<L, F, R> { acc, a, ahead: std::ptr::null(), format: PhantomData };
         for block in self.blocks.chunks_exact(F::UNITS) {
+            sums.ahead = block.as_ptr_range().end.cast();
             F::decode(lanes, block, &mut sums);
         }
         for (sum, out) in sums.acc.into_iter().zip(self.out) {
@@ -100,20 +104,41 @@ impl<F: Format> Job for Dot<'_, F> {
 }
 
 /// Sums of `R` rows and the words of A still to come.
-struct Sums<'a, L: Lanes, const R: usize> {
+struct Sums<'a, L: Lanes, F, const R: usize> {
     acc: [L::V; R],
     a: std::slice::Iter<'a, [f32; R]>,
+    /// What to ask memory for next, a block ahead. A block is read in several short runs, which the hardware does
+    /// not foresee as it does one long one.
+    ahead: *const u8,
+    format: PhantomData<F>,
 }
 
-impl<L: Lanes, const R: usize> Sink<L> for Sums<'_, L, R> {
+impl<L: Lanes, F: Format, const R: usize> Sink<L> for Sums<'_, L, F, R> {
     #[inline(always)]
     fn column(&mut self, lanes: L, values: L::V) {
+        if F::COLS > 1 {
+            prefetch(self.ahead);
+            self.ahead = self.ahead.wrapping_add(F::UNITS * size_of::<[F::Unit; NR]>() / F::COLS);
+        }
         if let Some(words) = self.a.next() {
             for (sum, word) in self.acc.iter_mut().zip(words) {
                 *sum = lanes.fma(lanes.splat(*word), values, *sum);
             }
         }
     }
+}
+
+/// Asks memory for the cache line at an address, which need not be valid.
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of x86-64, and a prefetch neither reads nor faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Half-precision rows: a unit is a value.
@@ -135,5 +160,5 @@ impl Format for F16 {
 /// The half-precision scales in two rows of bytes, low bytes first.
 #[inline(always)]
 pub(super) fn scales<L: Lanes>(lanes: L, low: &[u8; NR], high: &[u8; NR]) -> L::V {
-    lanes.f16_to_f32(lanes.or(lanes.load_u8(low), lanes.shl(lanes.load_u8(high), 8)))
+    lanes.f16_from_bytes(lanes.load_b(low), lanes.load_b(high))
 }

@@ -63,25 +63,25 @@ fn sub_block<L: Lanes, S: Sink<L>, const SHIFT: u32>(
     let first = QUANTS + 32 * (b / 2);
     let Some(quants) = block.get(first..first + 32) else { return };
     let (scale, min) = scale_and_min(lanes, block, b);
-    let scale = lanes.mul(d, lanes.to_f32(scale));
+    let scale = lanes.mul(d, lanes.u8_to_f32(scale));
     // Subtracting the minimum is adding its negation; made once, it turns each column into one FMA.
-    let negated = lanes.mul(lanes.mul(dmin, lanes.to_f32(min)), lanes.splat(-1.0));
+    let negated = lanes.mul(lanes.mul(dmin, lanes.u8_to_f32(min)), lanes.splat(-1.0));
     for byte in quants {
-        let q = lanes.and(lanes.shr(lanes.load_u8(byte), SHIFT), lanes.splat_i(0x0f));
-        sink.column(lanes, lanes.fma(scale, lanes.to_f32(q), negated));
+        let q = lanes.and(lanes.shr(lanes.load_b(byte), SHIFT), lanes.splat_b(0x0f));
+        sink.column(lanes, lanes.fma(scale, lanes.u8_to_f32(q), negated));
     }
 }
 
 /// The 6-bit scale and minimum of sub-block `b`.
 #[inline(always)]
-fn scale_and_min<L: Lanes>(lanes: L, block: &[[u8; NR]], b: usize) -> (L::I, L::I) {
-    let byte = |i: usize| lanes.load_u8(&block[SCALES + i]);
-    let six = lanes.splat_i(0x3f);
+fn scale_and_min<L: Lanes>(lanes: L, block: &[[u8; NR]], b: usize) -> (L::B, L::B) {
+    let byte = |i: usize| lanes.load_b(&block[SCALES + i]);
+    let six = lanes.splat_b(0x3f);
     if b < 4 {
         return (lanes.and(byte(b), six), lanes.and(byte(b + 4), six));
     }
-    let (shared, top) = (byte(b + 4), lanes.splat_i(0x30));
-    let scale = lanes.or(lanes.and(shared, lanes.splat_i(0x0f)), lanes.and(lanes.shr(byte(b - 4), 2), top));
+    let (shared, top) = (byte(b + 4), lanes.splat_b(0x30));
+    let scale = lanes.or(lanes.and(shared, lanes.splat_b(0x0f)), lanes.and(lanes.shr(byte(b - 4), 2), top));
     let min = lanes.or(lanes.shr(shared, 4), lanes.and(lanes.shr(byte(b), 2), top));
     (scale, min)
 }

@@ -52,13 +52,13 @@ fn eight<L: Lanes, S: Sink<L>, const LOW: u32>(
     quants: &[[u8; NR]],
     sink: &mut S,
 ) {
-    // Shifted so that the next fifth bit is always bit 4, the place it has in the value.
-    let mut fifths = lanes.shl(lanes.load_u8(fifths), 4);
+    let mut fifths = lanes.load_b(fifths);
     for byte in quants {
-        let low = lanes.and(lanes.shr(lanes.load_u8(byte), LOW), lanes.splat_i(0x0f));
-        let fifth = lanes.and(fifths, lanes.splat_i(0x10));
+        let low = lanes.and(lanes.shr(lanes.load_b(byte), LOW), lanes.splat_b(0x0f));
+        let fifth = lanes.and(lanes.shl(fifths, 4), lanes.splat_b(0x10));
+        // The next value's bit comes to the bottom.
         fifths = lanes.shr(fifths, 1);
-        let q = lanes.sub_i(lanes.or(low, fifth), lanes.splat_i(16));
-        sink.column(lanes, lanes.mul(lanes.to_f32(q), d));
+        let q = lanes.sub_b(lanes.or(low, fifth), lanes.splat_b(16));
+        sink.column(lanes, lanes.mul(lanes.i8_to_f32(q), d));
     }
 }

@@ -57,16 +57,17 @@ fn quarter<L: Lanes, S: Sink<L>, const LOW: u32, const UPPER: u32>(
 ) {
     let t = UPPER as usize / 2;
     for first in [0, 16] {
-        let scale = lanes.mul(d, lanes.to_f32(lanes.load_i8(&block[SCALES + 8 * half + 2 * t + first / 16])));
+        let scale =
+            lanes.mul(d, lanes.i8_to_f32(lanes.load_b(&block[SCALES + 8 * half + 2 * t + first / 16])));
         let (low, upper) = (64 * half + 32 * (t % 2) + first, UPPERS + 32 * half + first);
         let (Some(lows), Some(uppers)) = (block.get(low..low + 16), block.get(upper..upper + 16)) else {
             return;
         };
         for (low, upper) in lows.iter().zip(uppers) {
-            let low = lanes.and(lanes.shr(lanes.load_u8(low), LOW), lanes.splat_i(0x0f));
-            let upper = lanes.and(lanes.shr(lanes.load_u8(upper), UPPER), lanes.splat_i(0x03));
-            let q = lanes.sub_i(lanes.or(low, lanes.shl(upper, 4)), lanes.splat_i(32));
-            sink.column(lanes, lanes.mul(lanes.to_f32(q), scale));
+            let low = lanes.and(lanes.shr(lanes.load_b(low), LOW), lanes.splat_b(0x0f));
+            let upper = lanes.and(lanes.shr(lanes.load_b(upper), UPPER), lanes.splat_b(0x03));
+            let q = lanes.sub_b(lanes.or(low, lanes.shl(upper, 4)), lanes.splat_b(32));
+            sink.column(lanes, lanes.mul(lanes.i8_to_f32(q), scale));
         }
     }
 }

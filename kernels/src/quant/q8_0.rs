@@ -26,7 +26,7 @@ impl Format for Q8_0 {
         let [d0, d1, quants @ ..] = block else { return };
         let d = scales(lanes, d0, d1);
         for q in quants {
-            sink.column(lanes, lanes.mul(lanes.to_f32(lanes.load_i8(q)), d));
+            sink.column(lanes, lanes.mul(lanes.i8_to_f32(lanes.load_b(q)), d));
         }
     }
 }

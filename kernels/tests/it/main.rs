@@ -1,5 +1,10 @@
 //! The integration tests of `kernels`: one file per subject, one binary.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes test code outside a #[test] function for ordinary code"
+)]
+
 mod attention;
 mod elementwise;
 mod matmul;

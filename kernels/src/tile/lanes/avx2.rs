@@ -22,17 +22,19 @@ pub(super) unsafe fn run<J: Job>(job: J) -> J::Output {
     job.run(Avx2(()))
 }
 
-impl Avx2 {
-    /// Eight 8-bit values of a row, as loaded from memory.
-    #[inline(always)]
-    fn bytes(self, row: &[u8; NR], reg: usize) -> __m128i {
-        // SAFETY: `reg < REGS`, so 8 bytes lie in the row; the load needs no alignment.
-        unsafe { _mm_loadl_epi64(row.as_ptr().add(WIDTH * reg).cast()) }
+/// Bytes `8 r ..` of a row in the low half of a register.
+#[inline(always)]
+fn quarter(row: __m256i, r: usize) -> __m128i {
+    // SAFETY: only reached from the methods of a token, so AVX2 is there.
+    unsafe {
+        let half = if r < 2 { _mm256_castsi256_si128(row) } else { _mm256_extracti128_si256::<1>(row) };
+        if r.is_multiple_of(2) { half } else { _mm_srli_si128::<8>(half) }
     }
 }
 
 impl Lanes for Avx2 {
     type V = [__m256; REGS];
+    type B = __m256i;
     type I = [__m256i; REGS];
     const MAX_ROWS: usize = 3;
 
@@ -69,6 +71,66 @@ impl Lanes for Avx2 {
         from_fn(|r| unsafe { _mm256_sub_ps(a[r], b[r]) })
     }
     #[inline(always)]
+    fn load_f16(self, row: &[u16; NR]) -> Self::V {
+        // SAFETY: all four quarters lie in the row; the load needs no alignment.
+        from_fn(|r| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(row.as_ptr().add(WIDTH * r).cast())) })
+    }
+    #[inline(always)]
+    fn f16_from_bytes(self, low: Self::B, high: Self::B) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtph_ps(_mm_unpacklo_epi8(quarter(low, r), quarter(high, r))) })
+    }
+    #[inline(always)]
+    fn splat_b(self, x: u8) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_set1_epi8(x.cast_signed()) }
+    }
+    #[inline(always)]
+    fn load_b(self, row: &[u8; NR]) -> Self::B {
+        // SAFETY: a row is 32 bytes; the load needs no alignment.
+        unsafe { _mm256_loadu_si256(row.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn and(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn shl(self, a: Self::B, n: u32) -> Self::B {
+        // SAFETY: the token exists, so the features do. Shifts exist for 16 bits at least; the mask takes away what
+        // came from the neighbouring byte.
+        unsafe {
+            _mm256_and_si256(_mm256_sll_epi16(a, _mm_cvtsi32_si128(n.cast_signed())), self.splat_b(0xff << n))
+        }
+    }
+    #[inline(always)]
+    fn shr(self, a: Self::B, n: u32) -> Self::B {
+        // SAFETY: the token exists, so the features do; the mask as in `shl`.
+        unsafe {
+            _mm256_and_si256(_mm256_srl_epi16(a, _mm_cvtsi32_si128(n.cast_signed())), self.splat_b(0xff >> n))
+        }
+    }
+    #[inline(always)]
+    fn sub_b(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_sub_epi8(a, b) }
+    }
+    #[inline(always)]
+    fn u8_to_f32(self, a: Self::B) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(quarter(a, r))) })
+    }
+    #[inline(always)]
+    fn i8_to_f32(self, a: Self::B) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        from_fn(|r| unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(quarter(a, r))) })
+    }
+    #[inline(always)]
     fn splat_i(self, x: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
         unsafe { [_mm256_set1_epi32(x.cast_signed()); REGS] }
@@ -77,61 +139,6 @@ impl Lanes for Avx2 {
     fn load_i(self, row: &[u32; NR]) -> Self::I {
         // SAFETY: all four quarters lie in the row; the load needs no alignment.
         from_fn(|r| unsafe { _mm256_loadu_si256(row.as_ptr().add(WIDTH * r).cast()) })
-    }
-    #[inline(always)]
-    fn load_u8(self, row: &[u8; NR]) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_cvtepu8_epi32(self.bytes(row, r)) })
-    }
-    #[inline(always)]
-    fn load_i8(self, row: &[u8; NR]) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_cvtepi8_epi32(self.bytes(row, r)) })
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_and_si256(a[r], b[r]) })
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_or_si256(a[r], b[r]) })
-    }
-    #[inline(always)]
-    fn shl(self, a: Self::I, n: u32) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_sll_epi32(a[r], _mm_cvtsi32_si128(n.cast_signed())) })
-    }
-    #[inline(always)]
-    fn shr(self, a: Self::I, n: u32) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_srl_epi32(a[r], _mm_cvtsi32_si128(n.cast_signed())) })
-    }
-    #[inline(always)]
-    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_sub_epi32(a[r], b[r]) })
-    }
-    #[inline(always)]
-    fn to_f32(self, a: Self::I) -> Self::V {
-        // SAFETY: the token exists, so the features do.
-        from_fn(|r| unsafe { _mm256_cvtepi32_ps(a[r]) })
-    }
-    #[inline(always)]
-    fn load_f16(self, row: &[u16; NR]) -> Self::V {
-        // SAFETY: all four quarters lie in the row; the load needs no alignment.
-        from_fn(|r| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(row.as_ptr().add(WIDTH * r).cast())) })
-    }
-    #[inline(always)]
-    fn f16_to_f32(self, a: Self::I) -> Self::V {
-        // SAFETY: the token exists, so the features do. The pack saturates as unsigned 16 bits, which changes no
-        // value below 2^16, and works within 128-bit halves, hence the shuffle that joins them.
-        from_fn(|r| unsafe {
-            let packed = _mm256_packus_epi32(a[r], a[r]);
-            let joined = _mm256_permute4x64_epi64::<0b00_00_10_00>(packed);
-            _mm256_cvtph_ps(_mm256_castsi256_si128(joined))
-        })
     }
     #[inline(always)]
     fn dot_bf16(self, a: Self::I, b: Self::I, acc: Self::V) -> Self::V {

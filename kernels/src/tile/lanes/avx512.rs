@@ -26,26 +26,9 @@ pub(super) unsafe fn run_bf16<J: Job>(job: J) -> J::Output {
     job.run(Avx512::<true>(()))
 }
 
-/// Applies a binary intrinsic to both halves of a row.
-macro_rules! both {
-    ($op:ident($a:expr, $b:expr)) => {{
-        let (a, b) = ($a, $b);
-        // SAFETY: the token exists, so the features do.
-        unsafe { [$op(a[0], b[0]), $op(a[1], b[1])] }
-    }};
-}
-
-impl<const BF16: bool> Avx512<BF16> {
-    /// Sixteen 8-bit values of a row, as loaded from memory.
-    #[inline(always)]
-    fn bytes(self, row: &[u8; NR], half: usize) -> __m128i {
-        // SAFETY: `half` is 0 or 1, so 16 bytes lie in the row; the load needs no alignment.
-        unsafe { _mm_loadu_si128(row.as_ptr().add(16 * half).cast()) }
-    }
-}
-
 impl<const BF16: bool> Lanes for Avx512<BF16> {
     type V = [__m512; 2];
+    type B = __m256i;
     type I = [__m512i; 2];
     const MAX_ROWS: usize = 12;
 
@@ -74,64 +57,13 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
     }
     #[inline(always)]
     fn mul(self, a: Self::V, b: Self::V) -> Self::V {
-        both!(_mm512_mul_ps(a, b))
+        // SAFETY: the token exists, so the features do.
+        unsafe { [_mm512_mul_ps(a[0], b[0]), _mm512_mul_ps(a[1], b[1])] }
     }
     #[inline(always)]
     fn sub(self, a: Self::V, b: Self::V) -> Self::V {
-        both!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
-    fn splat_i(self, x: u32) -> Self::I {
         // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_set1_epi32(x.cast_signed()); 2] }
-    }
-    #[inline(always)]
-    fn load_i(self, row: &[u32; NR]) -> Self::I {
-        // SAFETY: both halves lie in the row; the load needs no alignment.
-        unsafe { [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(16).cast())] }
-    }
-    #[inline(always)]
-    fn load_u8(self, row: &[u8; NR]) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_cvtepu8_epi32(self.bytes(row, 0)), _mm512_cvtepu8_epi32(self.bytes(row, 1))] }
-    }
-    #[inline(always)]
-    fn load_i8(self, row: &[u8; NR]) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_cvtepi8_epi32(self.bytes(row, 0)), _mm512_cvtepi8_epi32(self.bytes(row, 1))] }
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm512_and_si512(a, b))
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm512_or_si512(a, b))
-    }
-    #[inline(always)]
-    fn shl(self, a: Self::I, n: u32) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        unsafe {
-            let n = _mm_cvtsi32_si128(n.cast_signed());
-            [_mm512_sll_epi32(a[0], n), _mm512_sll_epi32(a[1], n)]
-        }
-    }
-    #[inline(always)]
-    fn shr(self, a: Self::I, n: u32) -> Self::I {
-        // SAFETY: the token exists, so the features do.
-        unsafe {
-            let n = _mm_cvtsi32_si128(n.cast_signed());
-            [_mm512_srl_epi32(a[0], n), _mm512_srl_epi32(a[1], n)]
-        }
-    }
-    #[inline(always)]
-    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
-        both!(_mm512_sub_epi32(a, b))
-    }
-    #[inline(always)]
-    fn to_f32(self, a: Self::I) -> Self::V {
-        // SAFETY: the token exists, so the features do.
-        unsafe { [_mm512_cvtepi32_ps(a[0]), _mm512_cvtepi32_ps(a[1])] }
+        unsafe { [_mm512_sub_ps(a[0], b[0]), _mm512_sub_ps(a[1], b[1])] }
     }
     #[inline(always)]
     fn load_f16(self, row: &[u16; NR]) -> Self::V {
@@ -144,11 +76,80 @@ impl<const BF16: bool> Lanes for Avx512<BF16> {
         }
     }
     #[inline(always)]
-    fn f16_to_f32(self, a: Self::I) -> Self::V {
+    fn f16_from_bytes(self, low: Self::B, high: Self::B) -> Self::V {
         // SAFETY: the token exists, so the features do.
         unsafe {
-            [_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a[0])), _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a[1]))]
+            let high = _mm512_slli_epi16::<8>(_mm512_cvtepu8_epi16(high));
+            let bits = _mm512_or_si512(_mm512_cvtepu8_epi16(low), high);
+            let halves = [_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64::<1>(bits)];
+            [_mm512_cvtph_ps(halves[0]), _mm512_cvtph_ps(halves[1])]
         }
+    }
+    #[inline(always)]
+    fn splat_b(self, x: u8) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_set1_epi8(x.cast_signed()) }
+    }
+    #[inline(always)]
+    fn load_b(self, row: &[u8; NR]) -> Self::B {
+        // SAFETY: a row is 32 bytes; the load needs no alignment.
+        unsafe { _mm256_loadu_si256(row.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn and(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn shl(self, a: Self::B, n: u32) -> Self::B {
+        // SAFETY: the token exists, so the features do. Shifts exist for 16 bits at least; the mask takes away what
+        // came from the neighbouring byte.
+        unsafe {
+            _mm256_and_si256(_mm256_sll_epi16(a, _mm_cvtsi32_si128(n.cast_signed())), self.splat_b(0xff << n))
+        }
+    }
+    #[inline(always)]
+    fn shr(self, a: Self::B, n: u32) -> Self::B {
+        // SAFETY: the token exists, so the features do; the mask as in `shl`.
+        unsafe {
+            _mm256_and_si256(_mm256_srl_epi16(a, _mm_cvtsi32_si128(n.cast_signed())), self.splat_b(0xff >> n))
+        }
+    }
+    #[inline(always)]
+    fn sub_b(self, a: Self::B, b: Self::B) -> Self::B {
+        // SAFETY: the token exists, so the features do.
+        unsafe { _mm256_sub_epi8(a, b) }
+    }
+    #[inline(always)]
+    fn u8_to_f32(self, a: Self::B) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        unsafe {
+            let halves = [_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)];
+            halves.map(|half| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(half)))
+        }
+    }
+    #[inline(always)]
+    fn i8_to_f32(self, a: Self::B) -> Self::V {
+        // SAFETY: the token exists, so the features do.
+        unsafe {
+            let halves = [_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)];
+            halves.map(|half| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(half)))
+        }
+    }
+    #[inline(always)]
+    fn splat_i(self, x: u32) -> Self::I {
+        // SAFETY: the token exists, so the features do.
+        unsafe { [_mm512_set1_epi32(x.cast_signed()); 2] }
+    }
+    #[inline(always)]
+    fn load_i(self, row: &[u32; NR]) -> Self::I {
+        // SAFETY: both halves lie in the row; the load needs no alignment.
+        unsafe { [_mm512_loadu_si512(row.as_ptr().cast()), _mm512_loadu_si512(row.as_ptr().add(16).cast())] }
     }
     #[inline(always)]
     fn dot_bf16(self, a: Self::I, b: Self::I, acc: Self::V) -> Self::V {

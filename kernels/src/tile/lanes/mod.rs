@@ -13,12 +13,14 @@ mod portable;
 use super::NR;
 use crate::device::{Cpu, Isa};
 
-/// The operations on rows of [`NR`] values that kernels are written in. `V` is a row of f32, `I` a row of 32-bit
-/// integers. Every operation is elementwise and, where it rounds, rounds to nearest even.
+/// The operations on rows of [`NR`] values that kernels are written in. `V` is a row of f32, `B` of
+/// bytes, `I` of 32-bit words. Every operation is elementwise and, where it rounds, rounds to nearest even.
 pub trait Lanes: Copy {
     /// A row of f32 values in registers.
     type V: Copy;
-    /// A row of 32-bit integers in registers.
+    /// A row of bytes in registers.
+    type B: Copy;
+    /// A row of 32-bit words in registers.
     type I: Copy;
     /// Accumulator rows that fit the registers beside the operands of a tile.
     const MAX_ROWS: usize;
@@ -41,31 +43,34 @@ pub trait Lanes: Copy {
     /// `a - b`.
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
 
-    /// The same integer everywhere.
+    /// A row of half-precision values from memory, exactly.
+    fn load_f16(self, row: &[u16; NR]) -> Self::V;
+    /// Half-precision values from rows of their low and high bytes, exactly.
+    fn f16_from_bytes(self, low: Self::B, high: Self::B) -> Self::V;
+
+    /// The same byte everywhere.
+    fn splat_b(self, x: u8) -> Self::B;
+    /// A row of bytes from memory.
+    fn load_b(self, row: &[u8; NR]) -> Self::B;
+    /// `a & b`.
+    fn and(self, a: Self::B, b: Self::B) -> Self::B;
+    /// `a | b`.
+    fn or(self, a: Self::B, b: Self::B) -> Self::B;
+    /// `a << n`, `n < 8`.
+    fn shl(self, a: Self::B, n: u32) -> Self::B;
+    /// `a >> n`, `n < 8`, filling with zeros.
+    fn shr(self, a: Self::B, n: u32) -> Self::B;
+    /// `a - b`, wrapping.
+    fn sub_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Unsigned bytes to f32.
+    fn u8_to_f32(self, a: Self::B) -> Self::V;
+    /// Signed bytes to f32.
+    fn i8_to_f32(self, a: Self::B) -> Self::V;
+
+    /// The same word everywhere.
     fn splat_i(self, x: u32) -> Self::I;
     /// A row of words from memory.
     fn load_i(self, row: &[u32; NR]) -> Self::I;
-    /// A row of bytes, each extended with zeros.
-    fn load_u8(self, row: &[u8; NR]) -> Self::I;
-    /// A row of bytes, each extended with its sign.
-    fn load_i8(self, row: &[u8; NR]) -> Self::I;
-    /// `a & b`.
-    fn and(self, a: Self::I, b: Self::I) -> Self::I;
-    /// `a | b`.
-    fn or(self, a: Self::I, b: Self::I) -> Self::I;
-    /// `a << n`, `n < 32`.
-    fn shl(self, a: Self::I, n: u32) -> Self::I;
-    /// `a >> n`, `n < 32`, filling with zeros.
-    fn shr(self, a: Self::I, n: u32) -> Self::I;
-    /// `a - b`, wrapping.
-    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Signed integers to f32.
-    fn to_f32(self, a: Self::I) -> Self::V;
-
-    /// A row of half-precision values from memory, exactly.
-    fn load_f16(self, row: &[u16; NR]) -> Self::V;
-    /// Half-precision values in the low 16 bits of each integer, exactly.
-    fn f16_to_f32(self, a: Self::I) -> Self::V;
     /// `acc + a.0 · b.0 + a.1 · b.1` for pairs of bf16 values. The instruction sets differ in how often the sum
     /// is rounded; each is deterministic. With `VDPBF16PS`, subnormal inputs and results count as zero.
     fn dot_bf16(self, a: Self::I, b: Self::I, acc: Self::V) -> Self::V;

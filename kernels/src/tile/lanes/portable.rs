@@ -16,6 +16,7 @@ impl Portable {
 
 impl Lanes for Portable {
     type V = [f32; NR];
+    type B = [u8; NR];
     type I = [u32; NR];
     const MAX_ROWS: usize = 1;
 
@@ -44,52 +45,56 @@ impl Lanes for Portable {
         from_fn(|i| a[i] - b[i])
     }
     #[inline(always)]
+    fn load_f16(self, row: &[u16; NR]) -> Self::V {
+        row.map(|x| f16_bits_to_f32(x.into()))
+    }
+    #[inline(always)]
+    fn f16_from_bytes(self, low: Self::B, high: Self::B) -> Self::V {
+        from_fn(|i| f16_bits_to_f32(u16::from_le_bytes([low[i], high[i]]).into()))
+    }
+    #[inline(always)]
+    fn splat_b(self, x: u8) -> Self::B {
+        [x; NR]
+    }
+    #[inline(always)]
+    fn load_b(self, row: &[u8; NR]) -> Self::B {
+        *row
+    }
+    #[inline(always)]
+    fn and(self, a: Self::B, b: Self::B) -> Self::B {
+        from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn or(self, a: Self::B, b: Self::B) -> Self::B {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn shl(self, a: Self::B, n: u32) -> Self::B {
+        a.map(|x| x << n)
+    }
+    #[inline(always)]
+    fn shr(self, a: Self::B, n: u32) -> Self::B {
+        a.map(|x| x >> n)
+    }
+    #[inline(always)]
+    fn sub_b(self, a: Self::B, b: Self::B) -> Self::B {
+        from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    fn u8_to_f32(self, a: Self::B) -> Self::V {
+        a.map(f32::from)
+    }
+    #[inline(always)]
+    fn i8_to_f32(self, a: Self::B) -> Self::V {
+        a.map(|x| f32::from(x.cast_signed()))
+    }
+    #[inline(always)]
     fn splat_i(self, x: u32) -> Self::I {
         [x; NR]
     }
     #[inline(always)]
     fn load_i(self, row: &[u32; NR]) -> Self::I {
         *row
-    }
-    #[inline(always)]
-    fn load_u8(self, row: &[u8; NR]) -> Self::I {
-        row.map(u32::from)
-    }
-    #[inline(always)]
-    fn load_i8(self, row: &[u8; NR]) -> Self::I {
-        row.map(|x| i32::from(x.cast_signed()).cast_unsigned())
-    }
-    #[inline(always)]
-    fn and(self, a: Self::I, b: Self::I) -> Self::I {
-        from_fn(|i| a[i] & b[i])
-    }
-    #[inline(always)]
-    fn or(self, a: Self::I, b: Self::I) -> Self::I {
-        from_fn(|i| a[i] | b[i])
-    }
-    #[inline(always)]
-    fn shl(self, a: Self::I, n: u32) -> Self::I {
-        a.map(|x| x << n)
-    }
-    #[inline(always)]
-    fn shr(self, a: Self::I, n: u32) -> Self::I {
-        a.map(|x| x >> n)
-    }
-    #[inline(always)]
-    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I {
-        from_fn(|i| a[i].wrapping_sub(b[i]))
-    }
-    #[inline(always)]
-    fn to_f32(self, a: Self::I) -> Self::V {
-        a.map(|x| x.cast_signed() as f32)
-    }
-    #[inline(always)]
-    fn load_f16(self, row: &[u16; NR]) -> Self::V {
-        row.map(|x| f16_bits_to_f32(x.into()))
-    }
-    #[inline(always)]
-    fn f16_to_f32(self, a: Self::I) -> Self::V {
-        a.map(f16_bits_to_f32)
     }
     #[inline(always)]
     fn dot_bf16(self, a: Self::I, b: Self::I, acc: Self::V) -> Self::V {
