@@ -1,0 +1,336 @@
+//! The command from outside: exit codes, messages, files, help.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::fixture::{check_golden, session};
+
+fn reprise(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("reprise").unwrap();
+    command.current_dir(folder).args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder with one canonical session of three calls, `s.session.json`.
+fn folder() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let session = session("s", 3);
+    transcripts::canonical::write(&session, &dir.path().join("s.session.json")).unwrap();
+    dir
+}
+
+const SMALL: [&str; 4] = ["--max-new-tokens", "2", "--compress-threshold", "1"];
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    let all: Vec<&str> = ["run", "s.session.json"].iter().chain(&SMALL).chain(args).copied().collect();
+    reprise(folder, &all)
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut text = String::new();
+    for args in [
+        &["--help"][..],
+        &["import", "--help"],
+        &["inspect", "--help"],
+        &["run", "--help"],
+        &["report", "--help"],
+        &["doctor", "--help"],
+        &["tokenize", "--help"],
+        &["logits", "--help"],
+    ] {
+        let output = reprise(dir.path(), args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        text += &format!("$ reprise {}\n{}\n", args.join(" "), stdout(&output));
+    }
+    check_golden("help.txt", &text);
+}
+
+#[test]
+fn usage_errors_exit_3_and_help_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code) in [
+        (&["--version"][..], 0),
+        (&["help", "run"], 0),
+        (&[], 3),
+        (&["fly"], 3),
+        (&["run", "--no-such-flag"], 3),
+        (&["run", "--device", "cuda"], 3),
+        (&["report"], 3),
+        (&["logits"], 3),
+    ] {
+        let output = reprise(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn bad_input_exits_3_with_a_sentence() {
+    let dir = folder();
+    let at = dir.path();
+    fs::write(at.join("empty.jsonl"), "").unwrap();
+    fs::write(at.join("noise.bin"), [0_u8, 159, 146, 150]).unwrap();
+    fs::write(at.join("tools.json"), "{\"not\": \"a list\"}").unwrap();
+    fs::write(at.join("latin.txt"), [b'a', 0xE9]).unwrap();
+    fs::write(at.join("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    fs::write(at.join("arms.toml"), "[[arm]]\nname = \"x\"\nspeed = 9\n").unwrap();
+    fs::create_dir(at.join("nothing")).unwrap();
+    for (args, expected) in [
+        (&["run", "gone.jsonl"][..], "gone.jsonl"),
+        (&["run", "empty.jsonl"], "empty.jsonl"),
+        (&["run", "noise.bin"], "noise.bin"),
+        (&["run", "nothing"], "no session to replay"),
+        (
+            &["run", "s.session.json", "--calls", "9.."],
+            "--calls 9..: none of the 1 sessions has such a call, the longest has 3",
+        ),
+        (&["run", "s.session.json", "--arms", "cold,tepid"], "arm `tepid`: unknown; known arms are cold"),
+        (&["run", "s.session.json", "--arm-file", "arms.toml"], "unknown field `speed`"),
+        (&["run", "s.session.json", "--tools", "tools.json"], "expected a JSON list of tool definitions"),
+        (&["run", "s.session.json", "--system-prompt", "latin.txt"], "latin.txt: not UTF-8 at byte 1"),
+        (&["run", "s.session.json", "--model", "gone.gguf"], "drafter"),
+        (&["run", "s.session.json", "--model", "gone.gguf", "--arms", "cold"], "gone.gguf"),
+        (&["run", "s.session.json", "--model", "cut.gguf", "--arms", "cold"], "cut.gguf"),
+        (&["run", "s.session.json", "--model", "synthetic:huge"], "synthetic shapes are"),
+        (&["run", "--resume", "nothing"], "not a run directory"),
+        (&["report", "nothing"], "not a run directory"),
+        (&["inspect", "gone.jsonl"], "gone.jsonl"),
+        (&["inspect", "cut.gguf"], "cut.gguf"),
+        (&["import", "nothing"], "hold no recorded call"),
+        (&["tokenize", "--file", "latin.txt"], "not UTF-8 at byte 1"),
+        (&["tokenize", "--model", "sample", "--file", "tools.json"], "synthetic:nano"),
+        (&["logits", "--tokens", "1,2,99999999"], "99999999"),
+        (&["logits", "--tokens", "1,x"], "invalid"),
+    ] {
+        let output = reprise(at, args);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {text}");
+        assert!(text.contains(expected), "{args:?} said {text}");
+        assert!(!text.contains("panicked"), "{args:?} said {text}");
+        assert!(output.stdout.is_empty(), "{args:?} wrote data");
+    }
+}
+
+#[test]
+fn the_plan_is_printed_and_nothing_runs() {
+    let dir = folder();
+    let output =
+        run(dir.path(), &["--plan", "--json", "--repeats", "2", "--arms", "cold,cache-only", "-o", "r"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(plan["calls_planned"], 12);
+    let order: Vec<&str> =
+        plan["order"].as_array().unwrap().iter().map(|p| p["arm"].as_str().unwrap()).collect();
+    assert_eq!(order, ["cold", "cache-only", "cache-only", "cold"]);
+    assert_eq!(plan["settings"]["max_new_tokens"], 2);
+    assert_eq!(plan["output"], "r");
+    assert!(!dir.path().join("r").exists());
+
+    let text = stdout(&run(dir.path(), &["--plan"]));
+    for shown in ["cache+compression", "max_new_tokens", "order: cold warm cache-only", "random weights"] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+}
+
+#[test]
+fn a_threshold_that_nothing_reaches_is_said() {
+    let dir = folder();
+    let text = stdout(&reprise(dir.path(), &["run", "s.session.json", "--plan"]));
+    assert!(text.contains("under the threshold of 32000 tokens: nothing will be compressed"), "{text}");
+}
+
+#[test]
+fn arms_of_a_file_run_beside_cold() {
+    let dir = folder();
+    fs::write(
+        dir.path().join("a.toml"),
+        "[[arm]]\nname = \"mine\"\ncompression = \"freeze\"\ncache = \"on\"\nkeep_ratio = 0.5\n",
+    )
+    .unwrap();
+    let output = run(dir.path(), &["--arm-file", "a.toml", "--plan", "--json"]);
+    let plan: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(plan["arms"][0]["name"], "cold");
+    assert_eq!(plan["arms"][1]["name"], "mine");
+    assert_eq!(plan["arms"][1]["compression"]["keep_permille"], 500);
+}
+
+#[test]
+fn a_run_leaves_its_directory_and_can_be_reported_and_inspected_again() {
+    let dir = folder();
+    let output = run(dir.path(), &["-o", "r", "--verify"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("cache+compression"), "{}", stdout(&output));
+    let at = dir.path().join("r");
+    for file in
+        ["run.json", "calls.jsonl", "calls.csv", "telemetry.csv", "summary.json", "summary.md", "report.html"]
+    {
+        assert!(fs::metadata(at.join(file)).unwrap().len() > 0, "{file}");
+    }
+    let records = crate::fixture::records(&at);
+    assert_eq!(records.len(), 12);
+    assert_eq!(reports::check::check_run(&records), []);
+    assert!(records.iter().all(|record| record.error.is_none() && record.host_rss_bytes_peak > Some(0)));
+    let cached = records.iter().filter(|record| record.arm.starts_with("cache"));
+    assert!(cached.clone().count() == 6 && cached.into_iter().all(|record| record.exact == Some(true)));
+
+    let manifest: Value = serde_json::from_str(&fs::read_to_string(at.join("run.json")).unwrap()).unwrap();
+    assert!(manifest["finished_at"].is_string());
+    assert_eq!(manifest["config"]["model"], "synthetic:nano");
+    assert_eq!(manifest["models"]["target"]["random_weights"], true);
+    assert_eq!(manifest["sessions"][0]["calls_replayed"], 3);
+
+    fs::remove_file(at.join("report.html")).unwrap();
+    assert_eq!(reprise(dir.path(), &["report", "r"]).status.code(), Some(0));
+    assert!(at.join("report.html").exists());
+    let summary: Value =
+        serde_json::from_str(&stdout(&reprise(dir.path(), &["inspect", "r", "--json"]))).unwrap();
+    assert_eq!(summary["arms"]["cold"]["calls"], 3);
+
+    let again = run(dir.path(), &["-o", "r"]);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(stderr(&again).contains("already holds"), "{}", stderr(&again));
+}
+
+#[test]
+fn a_cut_run_is_resumed_to_the_same_counts() {
+    let dir = folder();
+    let at = dir.path().join("r");
+    assert_eq!(run(dir.path(), &["-o", "r"]).status.code(), Some(0));
+    let whole = crate::fixture::records(&at);
+    let text = fs::read_to_string(at.join("calls.jsonl")).unwrap();
+    let kept: String = text.lines().take(7).map(|line| format!("{line}\n")).collect();
+    fs::write(at.join("calls.jsonl"), kept + "{\"schema_version\":1,\"arm\":\"ca").unwrap();
+
+    let output = reprise(dir.path(), &["run", "--resume", "r"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let resumed = crate::fixture::records(&at);
+    let counts = |records: &[reports::record::CallRecord]| -> Vec<_> {
+        let count = |r: &reports::record::CallRecord| {
+            (
+                r.order_index,
+                r.arm.clone(),
+                r.tokens_prefix_hit,
+                r.tokens_scored,
+                r.first_logits_digest.clone(),
+            )
+        };
+        records.iter().map(count).collect()
+    };
+    assert_eq!(counts(&resumed), counts(&whole));
+
+    fs::write(
+        dir.path().join("s.session.json"),
+        fs::read_to_string(dir.path().join("s.session.json")).unwrap().replace("please", "pleas"),
+    )
+    .unwrap();
+    let changed = reprise(dir.path(), &["run", "--resume", "r"]);
+    assert_eq!(changed.status.code(), Some(3));
+    assert!(stderr(&changed).contains("is not what it was when the run began"), "{}", stderr(&changed));
+}
+
+#[test]
+fn calls_that_fail_are_counted_and_exit_1_or_3() {
+    let dir = folder();
+    // 2 KiB per token of the nano model's KV: room for the first prompt alone.
+    let some = run(dir.path(), &["-o", "some", "--arms", "cold", "--kv-budget", "100KiB"]);
+    let records = crate::fixture::records(&dir.path().join("some"));
+    let failed: Vec<_> = records.iter().filter_map(|record| record.error.as_ref()).collect();
+    assert!(!failed.is_empty() && failed.len() < 3, "{failed:?}");
+    assert_eq!(failed[0].kind, "out_of_memory");
+    assert_eq!(some.status.code(), Some(1), "{}", stderr(&some));
+    assert!(stderr(&some).contains("of 3 calls failed"), "{}", stderr(&some));
+
+    let all = run(dir.path(), &["-o", "all", "--arms", "cold", "--kv-budget", "4KiB"]);
+    assert_eq!(all.status.code(), Some(3), "{}", stderr(&all));
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_a_failed_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut long = session("long", 1);
+    long.messages[0] =
+        transcripts::message::Message::text(transcripts::message::Role::User, "x y ".repeat(50_000));
+    transcripts::canonical::write(&long, &dir.path().join("s.session.json")).unwrap();
+    let output = run(dir.path(), &["-o", "r", "--arms", "cold"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let record = &crate::fixture::records(&dir.path().join("r"))[0];
+    let error = record.error.as_ref().unwrap();
+    assert_eq!(error.kind, "context_length");
+    assert!(error.message.contains("maximum context length is 40960 tokens"), "{}", error.message);
+}
+
+#[test]
+fn import_writes_sessions_that_inspect_reads() {
+    let dir = folder();
+    let output = reprise(dir.path(), &["import", "s.session.json", "-o", "out"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("1 sessions, 3 calls"), "{}", stdout(&output));
+    let written: Vec<PathBuf> =
+        fs::read_dir(dir.path().join("out")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(written.len(), 1);
+    let inspected = reprise(dir.path(), &["inspect", written[0].to_str().unwrap(), "--json"]);
+    let json: Value = serde_json::from_str(&stdout(&inspected)).unwrap();
+    assert_eq!(json["sessions"][0]["session_id"], "s");
+    assert_eq!(json["sessions"][0]["calls"], 3);
+    assert_eq!(json["sessions"][0]["kind"], "main");
+    assert_eq!(json["files"][0]["bad_lines"], 0);
+    let text = stdout(&reprise(dir.path(), &["inspect", "out"]));
+    assert!(text.contains("fidelity: the system prompt is not recorded"), "{text}");
+}
+
+#[test]
+fn tokens_and_logits_are_json() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.txt"), "hello<|im_end|>").unwrap();
+    let ids: Vec<u32> =
+        serde_json::from_str(&stdout(&reprise(dir.path(), &["tokenize", "--file", "t.txt"]))).unwrap();
+    assert!(ids.len() >= 2, "{ids:?}");
+    let mut piped = Command::cargo_bin("reprise").unwrap();
+    let output = piped.arg("tokenize").write_stdin("hello<|im_end|>").output().unwrap();
+    assert_eq!(serde_json::from_str::<Vec<u32>>(&stdout(&output)).unwrap(), ids);
+
+    let rows = |args: &[&str]| -> Vec<Vec<f32>> {
+        let json: Value = serde_json::from_str(&stdout(&reprise(dir.path(), args))).unwrap();
+        serde_json::from_value(json["logits"].clone()).unwrap()
+    };
+    let all = rows(&["logits", "--tokens", "1,2,3", "--all"]);
+    let last = rows(&["logits", "--tokens", "1,2,3"]);
+    assert_eq!((all.len(), last.len()), (3, 1));
+    assert_eq!(all[2], last[0]);
+    assert_eq!(all[..2], rows(&["logits", "--tokens", "1,2", "--all"]), "causal");
+}
+
+#[test]
+fn models_and_the_machine_are_described() {
+    let dir = tempfile::tempdir().unwrap();
+    let model: Value =
+        serde_json::from_str(&stdout(&reprise(dir.path(), &["inspect", "synthetic:qwen3-0.6b", "--json"])))
+            .unwrap();
+    assert_eq!(model["config"]["n_layers"], 28);
+    assert!(model["memory"]["weight_bytes"].as_u64().unwrap() > 1 << 30);
+    let text = stdout(&reprise(dir.path(), &["inspect", "synthetic:nano"]));
+    assert!(text.contains("random weights") && text.contains("KV of 1000 tokens"), "{text}");
+
+    let doctor = reprise(dir.path(), &["doctor", "--json"]);
+    assert_eq!(doctor.status.code(), Some(0));
+    let doctor: Value = serde_json::from_str(&stdout(&doctor)).unwrap();
+    let parts = doctor["parts"].as_array().unwrap();
+    assert!(parts.iter().any(|part| part["name"] == "CUDA backend" && part["state"] == "absent"));
+    let says_cost = |part: &Value| part["state"] == "present" || part["cost"].as_str() != Some("");
+    assert!(parts.iter().all(says_cost));
+    assert!(stdout(&reprise(dir.path(), &["doctor"])).contains("costs you"));
+}
