@@ -161,7 +161,7 @@ impl Engine {
 
         let keeps_prefixes = arm.cache.keeps_prefixes();
         let exact = match request.verify {
-            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(&prompt, &generated.first_logits)?),
+            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(&ready.tokens, &generated.first_logits)?),
             _ => None,
         };
         let tokens_raw = ready.raw_tokens as u64;
@@ -239,17 +239,38 @@ impl Engine {
         Ok(ready)
     }
 
-    /// Prefills the prompt once more in an empty cache and compares the first logits bit for bit.
-    fn is_exact(&self, prompt: &Prompt<'_>, first_logits: &[f32]) -> Result<bool, EngineError> {
+    /// Logits of every position from `first` on, `(n - first, vocab)` row by row, from an empty cache.
+    ///
+    /// # Errors
+    /// No token, more tokens than the context holds, or an id outside the vocabulary.
+    pub fn logits(&self, tokens: &[u32], first: usize) -> Result<Vec<Vec<f32>>, EngineError> {
         let model = self.target.on(&self.cpu)?;
-        let n_tokens = prompt.tokens().len();
+        let context_length = model.config.context_length as u64;
+        if first >= tokens.len() {
+            return Err(EngineError::EmptyRequest { reason: "it needs a token" });
+        }
+        if tokens.len() as u64 > context_length {
+            let prompt_tokens = tokens.len() as u64;
+            return Err(EngineError::ContextLength { context_length, prompt_tokens, new_tokens: 0 });
+        }
         let dtype = self.target.kv_dtype();
-        let budget = KvCache::bytes_per_token(model.config, dtype) * n_tokens as u64;
+        let budget = KvCache::bytes_per_token(model.config, dtype) * tokens.len() as u64;
         let mut cold = KvCache::new(model.config, dtype, budget, CachePolicy::Off)?;
-        let sequence = cold.open(None, n_tokens)?;
-        let hidden = prefill(&model, &mut cold, &mut Scratch::default(), prompt, &sequence)?;
+        let sequence = cold.open(None, tokens.len())?;
+        let mut hidden = Vec::with_capacity((tokens.len() - first) * model.config.hidden);
+        let prompt = Prompt::new(&self.identity, tokens);
+        prefill(&model, &mut cold, &mut Scratch::default(), &prompt, &sequence, |start, rows| {
+            let skipped = first.saturating_sub(start) * model.config.hidden;
+            hidden.extend_from_slice(&rows[skipped.min(rows.len())..]);
+        })?;
+        Ok(hidden.chunks(model.config.hidden).map(|row| model.logits(row)).collect())
+    }
+
+    /// Prefills the prompt once more in an empty cache and compares the first logits bit for bit.
+    fn is_exact(&self, tokens: &[u32], first_logits: &[f32]) -> Result<bool, EngineError> {
+        let cold = self.logits(tokens, tokens.len() - 1)?;
         let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        Ok(bits(&model.logits(&hidden)) == bits(first_logits))
+        Ok(cold.len() == 1 && bits(&cold[0]) == bits(first_logits))
     }
 
     /// Generated text, without the ending token.
@@ -272,8 +293,9 @@ impl Run<'_> {
         clock: &mut StageClock,
     ) -> Result<Generated, EngineError> {
         let Arm { cache, scratch, .. } = arm;
-        let hidden =
-            clock.run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence))?;
+        let mut hidden = Vec::new();
+        let keep_last = |_, rows: &[f32]| hidden = rows[rows.len() - self.model.config.hidden..].to_vec();
+        clock.run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence, keep_last))?;
         let (first_logits, first) = clock.run(Stage::FirstToken, || {
             let logits = self.model.logits(&hidden);
             let first = self.sampler.sample(&logits)?;
@@ -293,20 +315,20 @@ impl Run<'_> {
     }
 }
 
-/// Runs the pieces that the cache does not hold. Returns the hidden state of the last position.
+/// Runs the pieces that the cache does not hold, showing `see` the first position and the hidden rows of each.
 fn prefill(
     model: &Qwen3<'_>,
     cache: &mut KvCache,
     scratch: &mut Scratch,
     prompt: &Prompt<'_>,
     sequence: &Sequence,
-) -> Result<Vec<f32>, EngineError> {
-    let mut last = Vec::new();
+    mut see: impl FnMut(usize, &[f32]),
+) -> Result<(), EngineError> {
     for piece in prompt.schedule().pieces_from(sequence.n_hit()) {
         let tokens = &prompt.tokens()[piece.start..piece.end];
-        last = model.forward(tokens, sequence.slots(piece.end), cache.layers(), scratch)?;
+        see(piece.start, &model.forward(tokens, sequence.slots(piece.end), cache.layers(), scratch)?);
     }
-    Ok(last.split_off(last.len() - model.config.hidden))
+    Ok(())
 }
 
 /// Renders and tokenises a prompt that ends where the model's turn begins.
