@@ -208,7 +208,9 @@ fn open_gguf(path: &Path) -> Result<Model, EngineError> {
     check_vocabulary(path, &tokenizer, &config)?;
     const TEMPLATE: &str = "tokenizer.chat_template";
     let chat = match file.metadata().optional_string(path, TEMPLATE)? {
-        Some(source) => ChatTemplate::new(source, TemplateOrigin::Model(TEMPLATE.to_owned()))?,
+        Some(source) => {
+            ChatTemplate::new(source, TemplateOrigin::Model(format!("{}: {TEMPLATE}", path.display())))?
+        }
         None => ChatTemplate::built_in()?,
     };
     let name =

@@ -145,5 +145,5 @@ mod tests {
         assert_eq!(first, PINNED);
     }
 
-    const PINNED: [u32; 4] = [0, 0, 0, 0];
+    const PINNED: [u32; 4] = [0x3C79_0000, 0xBD1C_0000, 0xBDE5_0000, 0x3C0B_0000];
 }

@@ -59,7 +59,8 @@ impl GgufFile {
             }
             tensors.push(info);
         }
-        let data_start = cursor.align_to(alignment)?;
+        // A file of vocabulary alone ends with its metadata, unpadded.
+        let data_start = if n_tensors == 0 { cursor.position() } else { cursor.align_to(alignment)? };
         tensor::check_layout(path, &tensors, data_start as u64, map.bytes().len() as u64)?;
         Ok(Self { map, metadata, tensors, by_name, data_start })
     }

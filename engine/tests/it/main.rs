@@ -1,0 +1,17 @@
+//! The engine's tests through its public interface, as one binary.
+// A test that cannot get what it needs should stop right there.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod chat;
+mod freeze;
+mod gguf;
+mod gguf_writer;
+mod golden;
+mod logits;
+mod model;
+mod prefix;
+mod prefix_model;
+mod requests;
+mod schedule;
+mod select;
+mod tokenizer;
