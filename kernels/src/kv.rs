@@ -1,16 +1,19 @@
 //! Keys and values of one layer, addressed by slot.
 //!
-//! A slot holds one token: `head_dim` keys and `head_dim` values for each KV head. Which token sits in which slot is the
-//! caller's business: this module knows no positions, prefixes or sessions, it only stores rows and finds them again.
+//! A slot holds one token: `head_dim` keys and `head_dim` values for each KV head. Which token sits in which
+//! slot is the caller's business: this module knows no positions, prefixes or sessions, it only stores rows
+//! and finds them again.
 //!
-//! Layout of keys and of values: `(n_kv_heads, n_slots, head_dim)`. Attention walks one KV head over many slots, so the
-//! head is the outermost index: neighbouring slots then lie next to each other and a long context is read as one stream.
+//! Layout of keys and of values: `(n_kv_heads, n_slots, head_dim)`. Attention walks one KV head over many
+//! slots, so the head is the outermost index: neighbouring slots then lie next to each other and a long
+//! context is read as one stream.
 
 use std::fmt;
 use std::ops::Range;
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 
 /// One token's place in a [`KvLayer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +24,8 @@ pub struct Slot(pub u32);
 pub enum KvDType {
     /// 4 bytes a value; scores and weights in f32.
     F32,
-    /// 2 bytes a value, rounded to nearest even; queries and weights are rounded to bf16 as well, sums stay in f32.
+    /// 2 bytes a value, rounded to nearest even; queries and weights are rounded to bf16 as well, sums stay
+    /// in f32.
     BF16,
 }
 
@@ -84,22 +88,28 @@ impl KvLayer {
     /// A layer of zeros. The size is fixed for life; see [`KvLayer::bytes_for`] to budget it first.
     ///
     /// # Panics
-    /// If a dimension is zero, `head_dim` is odd (bf16 is computed in pairs, RoPE turns pairs), or the byte count
-    /// does not fit the address space.
+    /// If a dimension is zero, `head_dim` is odd (bf16 is computed in pairs, RoPE turns pairs), or the byte
+    /// count does not fit the address space.
     pub fn new(n_slots: usize, n_kv_heads: usize, head_dim: usize, dtype: KvDType) -> KvLayer {
         let bytes = KvLayer::bytes_for(n_slots, n_kv_heads, head_dim, dtype);
         assert!(
             n_slots > 0
                 && n_kv_heads > 0
                 && head_dim > 0
-                && head_dim % 2 == 0
+                && head_dim.is_multiple_of(2)
                 && bytes.is_some_and(|b| b <= isize::MAX as u64),
-            "a KV layer of {n_slots} slots x {n_kv_heads} heads x {head_dim} {dtype} cannot exist: check its shape and budget first"
+            "a KV layer of {n_slots} slots x {n_kv_heads} heads x {head_dim} {dtype} cannot exist: check its shape and \
+             budget first"
         );
         let len = n_slots * n_kv_heads * head_dim;
         let store = match dtype {
             KvDType::F32 => Store::F32(Rows { keys: vec![0.0; len], values: vec![0.0; len] }),
-            KvDType::BF16 => Store::BF16(Rows { keys: vec![bf16::ZERO; len], values: vec![bf16::ZERO; len] }),
+            // Zeroed integers come from the system untouched, so that slots cost memory when they are first
+            // used.
+            KvDType::BF16 => {
+                let zeros = || vec![0u16; len].reinterpret_into();
+                Store::BF16(Rows { keys: zeros(), values: zeros() })
+            }
         };
         KvLayer { n_slots, n_kv_heads, head_dim, store }
     }
@@ -163,7 +173,8 @@ impl KvLayer {
         }
     }
 
-    /// Asserts that every slot exists: the one check at the door of an op, after which rows are indexed freely.
+    /// Asserts that every slot exists: the one check at the door of an op, after which rows are indexed
+    /// freely.
     ///
     /// # Panics
     /// If a slot is outside the layer.
@@ -206,7 +217,8 @@ mod tests {
 
     #[test]
     fn bytes_count_keys_and_values() {
-        // Qwen3-0.6B: 8 KV heads of 128, so 4 KiB a token and layer in bf16 (reference figure of the drafter's cost).
+        // Qwen3-0.6B: 8 KV heads of 128, so 4 KiB a token and layer in bf16 (reference figure of the
+        // drafter's cost).
         assert_eq!(KvLayer::new(1, 8, 128, KvDType::BF16).bytes(), 4096);
         assert_eq!(KvLayer::new(3, 2, 48, KvDType::F32).bytes(), 3 * 2 * 48 * 2 * 4);
         assert_eq!(KvLayer::bytes_for(3, 2, 48, KvDType::F32), Some(3 * 2 * 48 * 2 * 4));

@@ -1,9 +1,10 @@
 //! Tiles of keys and values, gathered by slot and laid out as the right-hand panels of the micro-kernels.
 //!
-//! A tile is [`KEY_TILE`] neighbouring positions of one KV head. As keys it is the right-hand side of `Q·Kᵀ`: panels
-//! of `NR` keys, the head's values running down. As values it is the right-hand side of `P·V`: panels of `NR` head
-//! values, the keys running down. Positions past the end of the context are zeros, so that a tile always has its full
-//! size and what is computed from it does not depend on how far it is filled. It knows no queries and no softmax.
+//! A tile is [`KEY_TILE`] neighbouring positions of one KV head. As keys it is the right-hand side of `Q·Kᵀ`:
+//! panels of `NR` keys, the head's values running down. As values it is the right-hand side of `P·V`: panels
+//! of `NR` head values, the keys running down. Positions past the end of the context are zeros, so that a
+//! tile always has its full size and what is computed from it does not depend on how far it is filled. It
+//! knows no queries and no softmax.
 
 use half::bf16;
 
@@ -29,12 +30,14 @@ pub(crate) struct TileSource<'a, T> {
     pub head_dim: usize,
     /// At most [`KEY_TILE`] slots, in position order, each inside `rows`.
     pub slots: &'a [Slot],
-    /// The slots of the tile that will be gathered next, to be fetched from memory meanwhile; empty for the last.
+    /// The slots of the tile that will be gathered next, to be fetched from memory meanwhile; empty for the
+    /// last.
     pub next: &'a [Slot],
 }
 
 impl<'a, T> TileSource<'a, T> {
-    /// The tile that starts at position `first` of `slots`, checked once so that the gathers may index freely.
+    /// The tile that starts at position `first` of `slots`, checked once so that the gathers may index
+    /// freely.
     ///
     /// # Panics
     /// If one of its slots lies outside the rows or `first` beyond the slots.
@@ -51,8 +54,8 @@ impl<'a, T> TileSource<'a, T> {
     }
 }
 
-/// A word of the micro-kernels' inner dimension: an f32, or two bf16 in a `u32`. It decides the arithmetic of every op
-/// that reads a KV layer.
+/// A word of the micro-kernels' inner dimension: an f32, or two bf16 in a `u32`. It decides the arithmetic of
+/// every op that reads a KV layer.
 pub(crate) trait KvWord: Plain + Default + Send + Sync {
     /// What a KV layer stores.
     type Stored: Copy + Send + Sync;
@@ -68,15 +71,17 @@ pub(crate) trait KvWord: Plain + Default + Send + Sync {
     /// Gathers keys: `(KEY_TILE / NR, head_dim / VALUES, NR)` words.
     fn gather_keys(cpu: &Cpu, source: TileSource<'_, Self::Stored>, panels: &mut [[Self; NR]]);
 
-    /// Gathers values: `(head_dim / NR rounded up, KEY_TILE / VALUES, NR)` words. A pair holds the keys `i` and
-    /// `i + KEY_TILE / 2`, which lets weights be paired without moving them between lanes.
+    /// Gathers values: `(head_dim / NR rounded up, KEY_TILE / VALUES, NR)` words. A pair holds the keys `i`
+    /// and `i + KEY_TILE / 2`, which lets weights be paired without moving them between lanes.
     fn gather_values(cpu: &Cpu, source: TileSource<'_, Self::Stored>, panels: &mut [[Self; NR]]);
 
-    /// The weights of one row of a tile as `KEY_TILE / VALUES` words, in the order of [`KvWord::gather_values`].
+    /// The weights of one row of a tile as `KEY_TILE / VALUES` words, in the order of
+    /// [`KvWord::gather_values`].
     fn pack_weights(weights: &[f32; KEY_TILE], words: &mut [Self]);
 }
 
-/// Turns `n` rows of packed weights, each `KEY_TILE / VALUES` words, into a tile of A: `out[c · n + i] = rows[i][c]`.
+/// Turns `n` rows of packed weights, each `KEY_TILE / VALUES` words, into a tile of A: `out[c · n + i] =
+/// rows[i][c]`.
 ///
 /// # Panics
 /// If `rows` is not `n` rows or `out` has no room for `MR` of them.

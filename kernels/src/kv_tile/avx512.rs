@@ -1,5 +1,6 @@
-//! The gathers of the parent module in AVX-512: registers of 16 words, transposed by shuffles. A decode step reads
-//! each key and value once, so gathering has to keep up with memory; the plain loops move four bytes a cycle.
+//! The gathers of the parent module in AVX-512: registers of 16 words, transposed by shuffles. A decode step
+//! reads each key and value once, so gathering has to keep up with memory; the plain loops move four bytes a
+//! cycle.
 
 use std::arch::x86_64::*;
 use std::array::from_fn;
@@ -16,8 +17,8 @@ const WIDTH: usize = 16;
 pub(super) fn gather_keys_f32(cpu: &Cpu, source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
     assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= key_rows::<f32>(source.head_dim));
     let panels = panels.as_mut_ptr().cast::<[u32; NR]>();
-    // SAFETY: the instruction set and the panels were checked above; a `TileSource` has checked its slots. An f32 is
-    // one word, and every bit pattern is valid as f32 and as u32.
+    // SAFETY: the instruction set and the panels were checked above; a `TileSource` has checked its slots. An
+    // f32 is one word, and every bit pattern is valid as f32 and as u32.
     unsafe { transpose_rows(source.rows.as_ptr().cast(), source.head_dim, source, panels) }
 }
 
@@ -41,8 +42,8 @@ pub(super) fn transpose_weights<W: KvWord>(cpu: &Cpu, rows: &[W], n: usize, out:
     unsafe { transpose_words(rows.as_ptr().cast(), depth, n, out.as_mut_ptr().cast()) }
 }
 
-/// `out[c · n + i] = rows[i · depth + c]` for `n <= MR` rows; up to `WIDTH` words are stored at each column's start, in
-/// order, so that the next column overwrites what is not its own.
+/// `out[c · n + i] = rows[i · depth + c]` for `n <= MR` rows; up to `WIDTH` words are stored at each column's
+/// start, in order, so that the next column overwrites what is not its own.
 ///
 /// # Safety
 /// The machine has [`Isa::Avx512`]; `rows` holds `n · depth` words and `out` has room for `MR · depth`.
@@ -71,7 +72,8 @@ unsafe fn transpose_words(rows: *const u32, depth: usize, n: usize, out: *mut u3
 /// The machine has [`Isa::Avx512`].
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn interleave_rows(source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
-    // Half-word lane 2i takes value i of the first row, lane 2i + 1 value i of the second; `high` starts at value 16.
+    // Half-word lane 2i takes value i of the first row, lane 2i + 1 value i of the second; `high` starts at
+    // value 16.
     let [low, high] = [0, 16].map(|first| {
         let lanes: [u16; 2 * WIDTH] = from_fn(|i| (first + i / 2 + 32 * (i % 2)) as u16);
         // SAFETY: the array is 64 bytes.
@@ -108,8 +110,9 @@ fn load_values(source: &TileSource<'_, bf16>, key: usize, start: usize) -> __m51
     }
 }
 
-/// Starts fetching into L2 what this load's twin in the next tile will read. The hardware fetches ahead within a row or
-/// a page, not from row to row of a head, and a decode step has too little else to do to hide the latency itself.
+/// Starts fetching into L2 what this load's twin in the next tile will read. The hardware fetches ahead
+/// within a row or a page, not from row to row of a head, and a decode step has too little else to do to hide
+/// the latency itself.
 #[inline(always)]
 fn fetch_next<T>(source: &TileSource<'_, T>, key: usize, start: usize) {
     if let Some(slot) = source.next.get(key) {
@@ -119,10 +122,12 @@ fn fetch_next<T>(source: &TileSource<'_, T>, key: usize, start: usize) {
     }
 }
 
-/// Writes rows of `row_words` words as columns: `(KEY_TILE / NR, row_words, NR)`. `words` are the rows of `source`.
+/// Writes rows of `row_words` words as columns: `(KEY_TILE / NR, row_words, NR)`. `words` are the rows of
+/// `source`.
 ///
 /// # Safety
-/// The machine has [`Isa::Avx512`]; `words` holds `row_words` words for each slot, `panels` has room for the tile.
+/// The machine has [`Isa::Avx512`]; `words` holds `row_words` words for each slot, `panels` has room for the
+/// tile.
 #[target_feature(enable = "avx512f")]
 unsafe fn transpose_rows<T>(
     words: *const u32,

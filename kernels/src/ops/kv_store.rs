@@ -1,9 +1,9 @@
-//! Writes the keys and values of new tokens into their slots, converting to the layer's stored type (bf16 by rounding
-//! to nearest even; f32 unchanged).
+//! Writes the keys and values of new tokens into their slots, converting to the layer's stored type (bf16 by
+//! rounding to nearest even; f32 unchanged).
 //!
 //! Shapes: k, v (n_tokens, n_kv_heads · head_dim) f32 row-major; slots (n_tokens), slot `t` for token `t`.
-//! Bound by memory. Heads are written in parallel, tokens of a head in order: should a slot be listed twice, the last
-//! token wins on any number of threads. It must not know positions or which slots are free.
+//! Bound by memory. Heads are written in parallel, tokens of a head in order: should a slot be listed twice,
+//! the last token wins on any number of threads. It must not know positions or which slots are free.
 
 use half::bf16;
 

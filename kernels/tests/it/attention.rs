@@ -1,5 +1,6 @@
-//! Attention against its spec over odd sizes, and its promise about bits: a token's output depends on its query and on
-//! the keys and values before it, not on threads, slots, neighbours in the call, or where a prefix was cut.
+//! Attention against its spec over odd sizes, and its promise about bits: a token's output depends on its
+//! query and on the keys and values before it, not on threads, slots, neighbours in the call, or where a
+//! prefix was cut.
 
 use std::num::NonZeroUsize;
 
@@ -239,7 +240,8 @@ fn fewer_slots_than_tokens_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Any shape agrees with the spec, and every output lies between the least and greatest value it averages.
+    /// Any shape agrees with the spec, and every output lies between the least and greatest value it
+    /// averages.
     #[test]
     fn any_shape_agrees_with_the_spec(
         n_kv_heads in 1usize..4,

@@ -1,5 +1,5 @@
-//! RMS norm, RoPE, SwiGLU and the KV store: the fast versions against their specs, on every instruction set, and the
-//! same bits on any number of threads.
+//! RMS norm, RoPE, SwiGLU and the KV store: the fast versions against their specs, on every instruction set,
+//! and the same bits on any number of threads.
 
 use std::num::NonZeroUsize;
 
@@ -18,7 +18,8 @@ fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::with_isa(NonZeroUsize::new(threads), isa)
 }
 
-/// Runs `op` on every instruction set and on 1, 2 and 3 threads: near `want` on all, the same bits on any threads.
+/// Runs `op` on every instruction set and on 1, 2 and 3 threads: near `want` on all, the same bits on any
+/// threads.
 #[track_caller]
 fn check(max_nmse: f64, want: &[f32], op: impl Fn(&Cpu) -> Vec<f32>) {
     for isa in Isa::available() {

@@ -1,4 +1,5 @@
-//! Tail scores against their spec over odd sizes, folding over heads and layers, and the same bits on any threads.
+//! Tail scores against their spec over odd sizes, folding over heads and layers, and the same bits on any
+//! threads.
 
 use std::num::NonZeroUsize;
 

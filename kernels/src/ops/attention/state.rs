@@ -1,5 +1,6 @@
-//! The running softmax of a set of rows: for each row the largest score so far, the sum of its weights relative to that
-//! score, and the weighted sum of values. It knows neither keys nor slots: scores in, weights out.
+//! The running softmax of a set of rows: for each row the largest score so far, the sum of its weights
+//! relative to that score, and the weighted sum of values. It knows neither keys nor slots: scores in,
+//! weights out.
 
 use crate::exp::exp2;
 use crate::kv_tile::{KEY_TILE, KvWord};
@@ -66,7 +67,8 @@ impl<W: KvWord> Job for Weigh<'_, '_, W> {
         let rows = scores.iter_mut().zip(self.weights.chunks_exact_mut(KEY_TILE / W::VALUES));
         for (i, ((scores, weights), visible)) in rows.zip(self.visible).enumerate() {
             if *visible == 0 {
-                // A row that has not reached this tile keeps its state: not even -inf - -inf is computed for it.
+                // A row that has not reached this tile keeps its state: not even -inf - -inf is computed for
+                // it.
                 W::pack_weights(&[0.0; KEY_TILE], weights);
                 continue;
             }

@@ -1,9 +1,10 @@
-//! The walk over query tiles, key splits and key tiles, and how it is spread over threads. It knows the order of work
-//! and its memory; the arithmetic is in [`super::state`] and the micro-kernels.
+//! The walk over query tiles, key splits and key tiles, and how it is spread over threads. It knows the order
+//! of work and its memory; the arithmetic is in [`super::state`] and the micro-kernels.
 //!
-//! An item of parallel work is a tile of queries of one KV head, all query heads of its group beside each other so
-//! that a gathered tile of keys serves them all. Where that gives too few items (decode), the splits of the keys are
-//! items too and their states are merged afterwards. Both ways fold the same states in the same order.
+//! An item of parallel work is a tile of queries of one KV head, all query heads of its group beside each
+//! other so that a gathered tile of keys serves them all. Where that gives too few items (decode), the splits
+//! of the keys are items too and their states are merged afterwards. Both ways fold the same states in the
+//! same order.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -17,17 +18,19 @@ use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows, transpose_weights, 
 use crate::tile::lanes;
 use crate::tile::{MR, NR, Start, Tile};
 
-/// Positions folded into one state before it is merged: part of the result's definition, so never tuned by machine.
+/// Positions folded into one state before it is merged: part of the result's definition, so never tuned by
+/// machine.
 const KEY_SPLIT: usize = 1024;
 
-/// Most rows (tokens times query heads of a KV head) of a query tile: their queries, state and one tile of keys stay in
-/// a 1 MiB L2 cache up to a head_dim of 256.
+/// Most rows (tokens times query heads of a KV head) of a query tile: their queries, state and one tile of
+/// keys stay in a 1 MiB L2 cache up to a head_dim of 256.
 const MAX_ROWS: usize = 264;
 
 /// Fewest rows worth gathering a tile of keys for, when there could be more items.
 const MIN_ROWS: usize = 48;
 
-/// Items per thread below which work is cut finer, so that the last item does not leave threads idle for long.
+/// Items per thread below which work is cut finer, so that the last item does not leave threads idle for
+/// long.
 const ITEMS_PER_THREAD: usize = 4;
 
 /// One call, checked.
