@@ -71,7 +71,7 @@ fn fill_row(seed: u64, mean: f32, deviation: f32, out: &mut [u8]) {
     /// Mean of a sum of four bytes.
     const CENTRE: f32 = 510.0;
     /// Its standard deviation, `sqrt(4 * (256^2 - 1) / 12)`.
-    const SPREAD: f32 = 147.800_99;
+    const SPREAD: f32 = 147.800_54;
     let scale = deviation / SPREAD;
     for (index, pair) in out.chunks_mut(4).enumerate() {
         let word = mix(seed.wrapping_add((index as u64).wrapping_mul(GOLDEN)));

@@ -147,7 +147,7 @@ fn write_string(out: &mut String, text: &str, style: &JsonStyle) {
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
             '\0'..='\u{1f}' => write_escape(out, c as u16),
-            _ if style.ensure_ascii && !c.is_ascii() || style.ensure_ascii && c == '\u{7f}' => {
+            _ if style.ensure_ascii && !(' '..='~').contains(&c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     write_escape(out, *unit);
                 }
@@ -220,7 +220,7 @@ mod tests {
             (1.7976931348623157e308, "1.7976931348623157e+308"),
             (5e-324, "5e-324"),
             (-2.5e-10, "-2.5e-10"),
-            (3.141592653589793, "3.141592653589793"),
+            (3.3333333333333335, "3.3333333333333335"),
             (9007199254740993.0, "9007199254740992.0"),
         ];
         for (value, expected) in cases {

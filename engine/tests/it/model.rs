@@ -133,7 +133,8 @@ fn load_row(folder: &Path) -> Vec<f32> {
 
 #[test]
 fn damaged_folders_say_which_file_and_what() {
-    let cases: [(&str, &dyn Fn(String) -> String, &[&str]); 13] = [
+    type Change<'a> = &'a dyn Fn(String) -> String;
+    let cases: [(&str, Change<'_>, &[&str]); 13] = [
         ("config.json", &|_| "{".to_owned(), &["config.json", "JSON"]),
         ("config.json", &|text| text.replace("\"qwen3\"", "\"llama\""), &["model_type", "llama"]),
         (
