@@ -36,7 +36,7 @@ pub enum ReplayError {
         most: usize,
     },
     /// An arm file is not what it must be.
-    #[error("{}: {reason}; see the arm file section of the README", path.display())]
+    #[error("{}: {reason}; `reprise run --help` lists the keys of an [[arm]] table", path.display())]
     ArmFile {
         /// The file.
         path: PathBuf,
@@ -165,15 +165,5 @@ pub enum ReplayError {
         action: &'static str,
         /// The system's reason.
         source: io::Error,
-    },
-    /// Tokens on the command line are too few or too many.
-    #[error("--tokens: expected 1 to {most} token ids, the context of {model}; got {got}")]
-    TokenCount {
-        /// The model.
-        model: String,
-        /// Its context.
-        most: usize,
-        /// Ids given.
-        got: usize,
     },
 }

@@ -24,7 +24,6 @@ pub fn facts() -> BTreeMap<String, Value> {
         }
     };
     put("cpu", system.cpus().first().map(|cpu| cpu.brand().trim().into()));
-    put("cpu_isa", Some(isa().into()));
     put("cores_physical", System::physical_core_count().map(Value::from));
     put("cores_logical", Some(system.cpus().len().into()));
     put("threads_available", thread::available_parallelism().ok().map(|n| n.get().into()));
@@ -34,20 +33,4 @@ pub fn facts() -> BTreeMap<String, Value> {
     put("kernel", System::kernel_version().map(Value::from));
     put("arch", Some(System::cpu_arch().into()));
     facts
-}
-
-/// The widest vector instructions of this processor that matter here.
-fn isa() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let found = [
-            ("avx512_bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
-            ("avx512", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ];
-        if let Some((name, _)) = found.iter().find(|(_, is_there)| *is_there) {
-            return name;
-        }
-    }
-    "portable"
 }

@@ -48,7 +48,9 @@ pub fn warnings(import: &Import) -> Vec<String> {
     let mut lines = Vec::new();
     for file in &import.files {
         for warning in file.warnings.iter().take(WARNINGS_MAX) {
-            lines.push(format!("{}:{}: {}", file.path, warning.line, warning.message));
+            // Line 0 stands for the whole file.
+            let line = if warning.line == 0 { String::new() } else { format!(":{}", warning.line) };
+            lines.push(format!("{}{line}: {}", file.path, warning.message));
         }
         if file.warnings.len() > WARNINGS_MAX {
             lines.push(format!(

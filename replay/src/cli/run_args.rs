@@ -39,7 +39,9 @@ pub struct RunArgs {
     /// Arms, in this order [default: cold,warm,cache-only,cache+compression; with --arm-file: cold and those of the file]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
-    /// Arms of your own: a TOML file of [[arm]] tables
+    /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze), cache
+    /// (on, off), keep_ratio, score_rope (rope, nope), compress_threshold, with_tools (bypass, compress), user_fallback,
+    /// residency and stands_for; what a table leaves out takes the run's value
     #[arg(long, value_name = "FILE", help_heading = "What runs")]
     pub arm_file: Option<PathBuf>,
     /// Calls of each session, numbered from 1, both ends included: 1..10, 3.., or 5 [default: all]

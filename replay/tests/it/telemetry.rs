@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use replay::clock::RunClock;
 use replay::telemetry::call::{CallTelemetry, summarise};
+use replay::telemetry::host::HostSource;
 use replay::telemetry::{Source, Telemetry};
 use reports::record::TelemetrySample;
 
@@ -105,6 +106,23 @@ fn this_process_has_a_resident_set() {
         source.fill(&mut sample);
     }
     assert!(sample.host_rss_bytes.unwrap() > 1 << 20);
+    assert_eq!(sample.host_cpu_cores, None, "one sample spans no time");
     // Without a driver the reason is a sentence, with one there is a board.
     assert_eq!(opened.absent.contains_key("nvml"), opened.gpu_facts.is_empty());
+}
+
+#[test]
+fn cpu_use_is_cpu_time_over_run_time() {
+    let mut host = HostSource::open().unwrap();
+    let mut at = |time_ms| {
+        let mut sample = TelemetrySample { time_ms, ..TelemetrySample::default() };
+        host.fill(&mut sample);
+        sample.host_cpu_cores
+    };
+    assert_eq!(at(0.0), None);
+    assert_eq!(at(49.0), None, "too short for ticks of 10 ms");
+    // The run's clock is given, so that a long time has passed for it and next to none for the process.
+    let cores = at(1e9).unwrap();
+    assert!((0.0..0.01).contains(&cores), "{cores}");
+    assert_eq!(at(1e9 + 1.0), None, "the next window begins there");
 }
