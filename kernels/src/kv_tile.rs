@@ -132,7 +132,11 @@ impl KvWord for f32 {
         }
     }
 
-    fn gather_values(_: &Cpu, source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
+    fn gather_values(cpu: &Cpu, source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
+        #[cfg(target_arch = "x86_64")]
+        if cpu.isa() >= Isa::Avx512 {
+            return avx512::gather_values_f32(cpu, source, panels);
+        }
         let zeros = vec![0.0; source.head_dim];
         let row = |key| source.row(key).unwrap_or(&zeros);
         tile::f32::pack_b_rows(KEY_TILE, source.head_dim, row, panels);

@@ -28,6 +28,12 @@ pub(super) fn gather_keys_bf16(cpu: &Cpu, source: TileSource<'_, bf16>, panels: 
     unsafe { transpose_rows(source.rows.as_ptr().cast(), source.head_dim / 2, source, panels.as_mut_ptr()) }
 }
 
+pub(super) fn gather_values_f32(cpu: &Cpu, source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
+    assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= value_rows::<f32>(source.head_dim));
+    // SAFETY: the instruction set was checked above.
+    unsafe { copy_rows(source, panels) }
+}
+
 pub(super) fn gather_values_bf16(cpu: &Cpu, source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]) {
     assert!(cpu.isa() >= Isa::Avx512 && panels.len() >= value_rows::<u32>(source.head_dim));
     // SAFETY: as above.
@@ -89,6 +95,32 @@ unsafe fn interleave_rows(source: TileSource<'_, bf16>, panels: &mut [[u32; NR]]
                     words.as_mut_ptr().add(WIDTH).cast(),
                     _mm512_permutex2var_epi16(a, high, b),
                 );
+            }
+        }
+    }
+}
+
+/// Rows as they are, cut into panels.
+///
+/// # Safety
+/// The machine has [`Isa::Avx512`].
+#[target_feature(enable = "avx512f")]
+unsafe fn copy_rows(source: TileSource<'_, f32>, panels: &mut [[f32; NR]]) {
+    for (start, panel) in (0..source.head_dim).step_by(NR).zip(panels.chunks_exact_mut(KEY_TILE)) {
+        for (key, values) in panel.iter_mut().enumerate() {
+            for first in (start..start + NR).step_by(WIDTH) {
+                fetch_next(&source, key, first);
+                let mask = ((1_u32 << source.head_dim.saturating_sub(first).min(WIDTH)) - 1) as u16;
+                let row = match source.slots.get(key) {
+                    // SAFETY: the slot exists, and the mask ends the load at the end of its row.
+                    Some(slot) => unsafe {
+                        let row = source.rows.as_ptr().add(slot.0 as usize * source.head_dim);
+                        _mm512_maskz_loadu_ps(mask, row.wrapping_add(first))
+                    },
+                    None => _mm512_setzero_ps(),
+                };
+                // SAFETY: half of a panel row.
+                unsafe { _mm512_storeu_ps(values.as_mut_ptr().add(first - start), row) };
             }
         }
     }

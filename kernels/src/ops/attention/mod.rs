@@ -19,6 +19,10 @@
 //! many tokens share the call.** Decode equals prefill bit for bit, and a prefix may be cut anywhere.
 //! (Positions after a token in its last tile weigh exactly 0; only infinite values there would show, as NaN.)
 //!
+//! Roofline: 512 queries over 8192 keys (16 query heads, 8 KV heads of 128) reach 63 % of the `VDPBF16PS`
+//! peak on a BF16 layer and 74 % of the f32 FMA peak on an F32 layer; decode over 4096 keys reads 16 and 13
+//! GB/s (one core of a busy Zen 4 EPYC, CPU time; `cargo bench -p kernels --bench attention`).
+//!
 //! It must not know which slots are cached, shared or new, nor which model or layer it serves.
 
 mod state;
@@ -28,12 +32,14 @@ use crate::cost::Cost;
 use crate::device::Cpu;
 use crate::kv::{KvDType, KvLayer, Slot, StoredRows};
 
-/// Largest relative squared error of [`cpu`] against [`spec`] on an F32 layer. Scores are chains of `head_dim`
-/// additions and outputs of up to a split's keys, weights err by 3e-7: 8e-13 is seen where scores spread widely.
+/// Largest relative squared error of [`cpu`] against [`spec`] on an F32 layer. Scores are chains of
+/// `head_dim` additions and outputs of up to a split's keys, weights err by 3e-7: 8e-13 is seen where scores
+/// spread widely.
 pub const MAX_NMSE_F32: f64 = 4e-12;
 
-/// The same on a BF16 layer, whose keys and values the spec reads as stored. Queries and weights are rounded by
-/// up to 2^-9; a rounded query moves a score of 10 by 2e-2 and its weight by as much. 1.3e-5 is seen there.
+/// The same on a BF16 layer, whose keys and values the spec reads as stored. Queries and weights are rounded
+/// by up to 2^-9; a rounded query moves a score of 10 by 2e-2 and its weight by as much. 1.3e-5 is seen
+/// there.
 pub const MAX_NMSE_BF16: f64 = 5e-5;
 
 /// The formula in plain loops, in f64, from the values as the layer stores them.

@@ -58,8 +58,9 @@ pub(super) fn run<W: KvWord>(cpu: &Cpu, problem: &Problem<'_, W::Stored>, out: &
     let items = ITEMS_PER_THREAD * cpu.threads();
     let rows = shape.n_tokens * shape.group() / items.div_ceil(shape.n_kv_heads);
     let tile_tokens = (rows.clamp(MIN_ROWS, MAX_ROWS) / shape.group()).clamp(1, shape.n_tokens);
-    let tiles: Vec<QueryTile> = (0..shape.n_kv_heads)
-        .flat_map(|kv_head| (0..shape.n_tokens).step_by(tile_tokens).map(move |first| (kv_head, first)))
+    let tiles: Vec<QueryTile> = (0..shape.n_tokens)
+        .step_by(tile_tokens)
+        .flat_map(|first| (0..shape.n_kv_heads).map(move |kv_head| (kv_head, first)))
         .map(|(kv_head, first_token)| {
             let n_tokens = tile_tokens.min(shape.n_tokens - first_token);
             QueryTile { kv_head, first_token, n_tokens }
