@@ -98,8 +98,8 @@ impl KvLayer {
                 && head_dim > 0
                 && head_dim.is_multiple_of(2)
                 && bytes.is_some_and(|b| b <= isize::MAX as u64),
-            "a KV layer of {n_slots} slots x {n_kv_heads} heads x {head_dim} {dtype} cannot exist: check its shape and \
-             budget first"
+            "a KV layer of {n_slots} slots x {n_kv_heads} heads x {head_dim} {dtype} cannot exist: check its shape \
+             and budget first"
         );
         let len = n_slots * n_kv_heads * head_dim;
         let store = match dtype {
