@@ -149,7 +149,7 @@ impl<M: MultiplyAdd> Job for Chains<M> {
     fn run<L: Lanes>(self, lanes: L) -> usize {
         match L::MAX_ROWS {
             8.. => self.rows::<L, 8>(lanes),
-            3.. => self.rows::<L, 3>(lanes),
+            2.. => self.rows::<L, 3>(lanes),
             _ => self.rows::<L, 1>(lanes),
         }
     }

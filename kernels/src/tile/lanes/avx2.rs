@@ -36,7 +36,7 @@ impl Lanes for Avx2 {
     type V = [__m256; REGS];
     type B = __m256i;
     type I = [__m256i; REGS];
-    const MAX_ROWS: usize = 3;
+    const MAX_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
