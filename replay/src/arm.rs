@@ -25,16 +25,36 @@ pub enum Cache {
     On,
 }
 
-/// When a tool message is compressed.
+/// Whether and when a tool message is compressed, as a row or a file says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// Never.
     None,
+    /// As [`Policy::Rescore`].
+    Rescore,
+    /// As [`Policy::Freeze`].
+    Freeze,
+}
+
+/// When a tool message is compressed, in an arm that compresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
     /// Scored again on every call.
     Rescore,
     /// Scored once, when first seen; the kept bytes are reused for ever.
     Freeze,
+}
+
+impl Compression {
+    const fn policy(self) -> Option<Policy> {
+        match self {
+            Self::None => None,
+            Self::Rescore => Some(Policy::Rescore),
+            Self::Freeze => Some(Policy::Freeze),
+        }
+    }
 }
 
 /// Message-level change of history before a call is sent.
@@ -76,10 +96,10 @@ pub enum WithTools {
     Compress,
 }
 
-/// Whether a prompt without a tool message has its last user message compressed in its place.
+/// Whether a prompt without a tool message has its last user message compressed in its place, as the user says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum UserFallback {
+pub enum FallbackChoice {
     /// `on` where every call is scored anew, `off` where messages are frozen: a user message that is compressed on
     /// one call and whole on the next would break the append-only rule.
     Auto,
@@ -89,11 +109,30 @@ pub enum UserFallback {
     Off,
 }
 
+/// What a [`FallbackChoice`] comes to in an arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserFallback {
+    /// The last user message is compressed.
+    On,
+    /// Nothing is compressed.
+    Off,
+}
+
+impl FallbackChoice {
+    const fn under(self, policy: Policy) -> UserFallback {
+        match (self, policy) {
+            (Self::On, _) | (Self::Auto, Policy::Rescore) => UserFallback::On,
+            (Self::Off, _) | (Self::Auto, Policy::Freeze) => UserFallback::Off,
+        }
+    }
+}
+
 /// How an arm compresses, every value resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressionSettings {
-    /// Score on every call, or once per message; never [`Compression::None`].
-    pub policy: Compression,
+    /// Score on every call, or once per message.
+    pub policy: Policy,
     /// Share of 32-token chunks kept, in thousandths (1 to 1000).
     pub keep_permille: u32,
     /// Scores before or after RoPE.
@@ -102,7 +141,7 @@ pub struct CompressionSettings {
     pub threshold_tokens: u64,
     /// Requests that carry tool definitions.
     pub with_tools: WithTools,
-    /// Prompts without a tool message; `on` or `off` once resolved.
+    /// Prompts without a tool message.
     pub user_fallback: UserFallback,
     /// File that keeps frozen messages across runs; memory alone when absent.
     pub freeze_store: Option<PathBuf>,
@@ -135,7 +174,7 @@ pub struct ArmDefaults {
     /// Requests that carry tool definitions.
     pub with_tools: WithTools,
     /// Prompts without a tool message.
-    pub user_fallback: UserFallback,
+    pub user_fallback: FallbackChoice,
     /// Residency of the two models.
     pub residency: Residency,
     /// File of frozen messages.
@@ -166,7 +205,7 @@ pub struct ArmSpec {
     /// Requests with tool definitions; the run's by default.
     pub with_tools: Option<WithTools>,
     /// Prompts without a tool message; the run's by default.
-    pub user_fallback: Option<UserFallback>,
+    pub user_fallback: Option<FallbackChoice>,
     /// Residency; the run's by default.
     pub residency: Option<Residency>,
     /// What the arm stands for.
@@ -326,20 +365,17 @@ impl ArmSpec {
     }
 
     fn resolve(&self, defaults: &ArmDefaults) -> Arm {
-        let compression = (self.compression != Compression::None).then(|| CompressionSettings {
-            policy: self.compression,
+        let compression = self.compression.policy().map(|policy| CompressionSettings {
+            policy,
             keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
             score_rope: self.score_rope.unwrap_or(ScoreRope::Rope),
             threshold_tokens: self.compress_threshold.unwrap_or(defaults.threshold_tokens),
             with_tools: self.with_tools.unwrap_or(defaults.with_tools),
-            user_fallback: match (self.user_fallback.unwrap_or(defaults.user_fallback), self.compression) {
-                (UserFallback::Auto, Compression::Rescore) => UserFallback::On,
-                (UserFallback::Auto, _) => UserFallback::Off,
-                (chosen, _) => chosen,
+            user_fallback: self.user_fallback.unwrap_or(defaults.user_fallback).under(policy),
+            freeze_store: match policy {
+                Policy::Rescore => None,
+                Policy::Freeze => defaults.freeze_store.clone(),
             },
-            freeze_store: (self.compression == Compression::Freeze)
-                .then(|| defaults.freeze_store.clone())
-                .flatten(),
         });
         Arm {
             name: self.name.clone(),

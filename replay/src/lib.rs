@@ -2,21 +2,28 @@
 //! owns nothing of it; it measures and records, and leaves judging to `reports`.
 #![forbid(unsafe_code)]
 
+// What will run.
 pub mod arm;
+pub mod plan;
+pub mod sessions;
+pub mod settings;
+
+// The loop, and what it alone brings together.
 pub mod backend;
+pub mod progress;
+pub mod recorder;
+pub mod runner;
+pub mod telemetry;
+
+// From facts to records.
+pub mod manifest;
+pub mod record;
+pub mod resume;
+pub mod validity;
+
+// The world: time, machine, files, the user.
 pub mod cli;
 pub mod clock;
 pub mod error;
 pub mod input;
 pub mod machine;
-pub mod manifest;
-pub mod plan;
-pub mod progress;
-pub mod record;
-pub mod recorder;
-pub mod resume;
-pub mod runner;
-pub mod sessions;
-pub mod settings;
-pub mod telemetry;
-pub mod validity;

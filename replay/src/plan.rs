@@ -4,8 +4,9 @@
 use serde::Serialize;
 use transcripts::session::Session;
 
-use crate::arm::{Arm, Cache, Compression, WithTools};
+use crate::arm::{Arm, Cache, Policy, WithTools};
 use crate::error::ReplayError;
+use crate::sessions::SourcedSession;
 use crate::settings::Settings;
 
 /// A session as the plan uses it.
@@ -67,24 +68,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a run over `sessions`, each with its source.
+    /// Plans a run over `sessions`.
     ///
     /// # Errors
     /// No session has a call in the range; an arm needs a drafter and there is none; a session cannot be digested.
     pub fn build(
         settings: Settings,
         arms: Vec<Arm>,
-        sessions: &[(String, Session)],
+        sessions: &[SourcedSession],
     ) -> Result<Self, ReplayError> {
         if settings.drafter.is_none()
             && let Some(arm) = arms.iter().find(|arm| arm.compression.is_some())
         {
             return Err(ReplayError::DrafterMissing { arm: arm.name.clone(), model: settings.model.clone() });
         }
-        let planned: Vec<PlannedSession> = sessions
-            .iter()
-            .map(|(source, session)| planned(&settings, source, session))
-            .collect::<Result<_, _>>()?;
+        let planned: Vec<PlannedSession> =
+            sessions.iter().map(|sourced| planned(&settings, sourced)).collect::<Result<_, _>>()?;
         if planned.iter().all(|session| session.calls_replayed == 0) {
             let calls_max = planned.iter().map(|session| session.calls).max().unwrap_or(0);
             return Err(ReplayError::NoCalls { range: settings.calls, calls_max, sessions: planned.len() });
@@ -136,7 +135,7 @@ impl Plan {
         self.calls_per_pass() * self.arms.len() as u64 * u64::from(self.settings.repeats)
     }
 
-    fn find_notes(&self, sessions: &[(String, Session)]) -> Vec<String> {
+    fn find_notes(&self, sessions: &[SourcedSession]) -> Vec<String> {
         let mut notes = Vec::new();
         let settings = &self.settings;
         if settings.is_bundled() {
@@ -172,10 +171,10 @@ impl Plan {
     }
 
     /// What keeps an arm from compressing, as far as it is certain before tokenizing.
-    fn compression_notes(&self, sessions: &[(String, Session)]) -> Vec<String> {
+    fn compression_notes(&self, sessions: &[SourcedSession]) -> Vec<String> {
         let prompt_bytes_max =
             self.sessions.iter().map(|session| session.prompt_bytes_max).max().unwrap_or(0);
-        let carries_tools = sessions.iter().any(|(_, session)| !session.tools.is_empty());
+        let carries_tools = sessions.iter().any(|sourced| !sourced.session.tools.is_empty());
         let mut notes = Vec::new();
         for arm in &self.arms {
             let Some(compression) = &arm.compression else { continue };
@@ -203,11 +202,12 @@ impl Plan {
 
 /// Whether a call of this arm depends on the calls before it.
 pub fn has_state(arm: &Arm) -> bool {
-    let freezes = arm.compression.as_ref().is_some_and(|settings| settings.policy == Compression::Freeze);
+    let freezes = arm.compression.as_ref().is_some_and(|settings| settings.policy == Policy::Freeze);
     arm.cache == Cache::On || freezes
 }
 
-fn planned(settings: &Settings, source: &str, session: &Session) -> Result<PlannedSession, ReplayError> {
+fn planned(settings: &Settings, sourced: &SourcedSession) -> Result<PlannedSession, ReplayError> {
+    let SourcedSession { source, session } = sourced;
     let calls = u32::try_from(session.calls.len()).unwrap_or(u32::MAX);
     let range = settings.calls.of_session(calls);
     let digest =
@@ -215,7 +215,7 @@ fn planned(settings: &Settings, source: &str, session: &Session) -> Result<Plann
     Ok(PlannedSession {
         session_id: session.id.clone(),
         kind: session.kind.as_str().to_owned(),
-        source: source.to_owned(),
+        source: source.clone(),
         digest,
         calls,
         call_first: range.start,

@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::record::{self, Expected, Key};
 use crate::recorder::Recorder;
 use crate::resume::Done;
+use crate::sessions::SourcedSession;
 use crate::telemetry::Telemetry;
 
 /// Everything a run needs, assembled by the command.
@@ -24,7 +25,7 @@ pub struct Runner<'a> {
     /// What to do.
     pub plan: &'a Plan,
     /// The sessions, parallel to the plan's.
-    pub sessions: &'a [(String, Session)],
+    pub sessions: &'a [SourcedSession],
     /// Id of the run.
     pub run_id: &'a str,
     /// What answers.
@@ -84,7 +85,7 @@ impl Runner<'_> {
 
     /// One measured call.
     fn measure(&mut self, place: &Place, key: Key<'_>) -> Result<(), ReplayError> {
-        let (_, session) = &self.sessions[place.session_index];
+        let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
         let input = self.input(&messages, session, self.plan.settings.verify);
 
@@ -112,7 +113,7 @@ impl Runner<'_> {
 
     /// Brings the backend to the state after a call that was recorded before the run was cut.
     fn rebuild(&mut self, place: &Place) {
-        let (_, session) = &self.sessions[place.session_index];
+        let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
         let input = self.input(&messages, session, Verify::Off);
         // Its record is on disk already, and a call that failed then may fail again: state is all that counts here.

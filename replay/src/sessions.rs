@@ -17,11 +17,20 @@ pub const SUPPLIED_BYTES_MAX: u64 = 16 << 20;
 /// Warnings of one file that are passed on; the rest is counted.
 const WARNINGS_MAX: usize = 5;
 
+/// A session and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourcedSession {
+    /// A path, or `bundled:<name>`.
+    pub source: String,
+    /// The session.
+    pub session: Session,
+}
+
 /// Sessions ready to replay.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Each session with its source: a path, or `bundled:<name>`.
-    pub sessions: Vec<(String, Session)>,
+    /// The sessions, main ones before their sub-agents.
+    pub sessions: Vec<SourcedSession>,
     /// Lines that could not be read, by file and line, and what was left out.
     pub warnings: Vec<String>,
 }
@@ -66,7 +75,10 @@ pub fn warnings(import: &Import) -> Vec<String> {
 
 fn map(loaded: &mut Loaded, change: impl Fn(Session) -> Session) {
     let sessions = std::mem::take(&mut loaded.sessions);
-    loaded.sessions = sessions.into_iter().map(|(source, session)| (source, change(session))).collect();
+    let changed = sessions
+        .into_iter()
+        .map(|SourcedSession { source, session }| SourcedSession { source, session: change(session) });
+    loaded.sessions = changed.collect();
 }
 
 /// The first bundled session: that of a run that names none.
@@ -78,7 +90,10 @@ fn built_in() -> Result<Loaded, ReplayError> {
     let import = bundled.import()?;
     let source = format!("bundled:{}", bundled.name);
     let mains = import.sessions.into_iter().filter(|session| session.kind == Kind::Main);
-    Ok(Loaded { sessions: mains.map(|session| (source.clone(), session)).collect(), warnings: Vec::new() })
+    Ok(Loaded {
+        sessions: mains.map(|session| SourcedSession { source: source.clone(), session }).collect(),
+        warnings: Vec::new(),
+    })
 }
 
 fn from_paths(settings: &Settings) -> Result<Loaded, ReplayError> {
@@ -102,8 +117,11 @@ fn from_paths(settings: &Settings) -> Result<Loaded, ReplayError> {
         let reason = format!("{n_files} files were read and hold no recorded call; see `reprise inspect`");
         return Err(ReplayError::NoSession { paths: paths.join(", "), reason });
     }
-    let source = |session: &Session| session.files.first().map_or_else(String::new, |file| file.path.clone());
-    Ok(Loaded { sessions: kept.into_iter().map(|session| (source(&session), session)).collect(), warnings })
+    let sourced = |session: Session| SourcedSession {
+        source: session.files.first().map_or_else(String::new, |file| file.path.clone()),
+        session,
+    };
+    Ok(Loaded { sessions: kept.into_iter().map(sourced).collect(), warnings })
 }
 
 /// Tool definitions: a JSON list of objects.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arm::{ArmDefaults, Residency, UserFallback, WithTools};
+use crate::arm::{ArmDefaults, FallbackChoice, Residency, WithTools};
 use crate::backend::{Sampling, Verify};
 
 /// Compression threshold of a run over sessions that the user names, raw prompt tokens.
@@ -170,7 +170,7 @@ pub struct Settings {
     /// Requests that carry tool definitions.
     pub with_tools: WithTools,
     /// Prompts without a tool message.
-    pub user_fallback: UserFallback,
+    pub user_fallback: FallbackChoice,
     /// Residency of the two models.
     pub residency: Residency,
     /// File that keeps frozen messages across runs.

@@ -17,9 +17,7 @@ use engine::sample::Sampling as EngineSampling;
 use engine::spans::{Spans, Stage};
 use serde_json::{Value, json};
 
-use crate::arm::{
-    Arm, Cache, Compression, CompressionSettings, Residency, ScoreRope, UserFallback, WithTools,
-};
+use crate::arm::{Arm, Cache, CompressionSettings, Policy, Residency, ScoreRope, UserFallback, WithTools};
 use crate::backend::{
     Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
 };
@@ -134,8 +132,8 @@ fn arm_settings(arm: &Arm) -> ArmSettings {
 fn compression(settings: &CompressionSettings) -> EngineCompression {
     EngineCompression {
         policy: match settings.policy {
-            Compression::Freeze => CompressionPolicy::Freeze,
-            Compression::Rescore | Compression::None => CompressionPolicy::Rescore,
+            Policy::Freeze => CompressionPolicy::Freeze,
+            Policy::Rescore => CompressionPolicy::Rescore,
         },
         keep_permille: settings.keep_permille,
         score_rope: match settings.score_rope {
@@ -149,7 +147,7 @@ fn compression(settings: &CompressionSettings) -> EngineCompression {
         },
         user_fallback: match settings.user_fallback {
             UserFallback::On => EngineFallback::LastUser,
-            UserFallback::Off | UserFallback::Auto => EngineFallback::Off,
+            UserFallback::Off => EngineFallback::Off,
         },
         freeze_file: settings.freeze_store.clone(),
     }

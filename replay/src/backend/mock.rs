@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use transcripts::message::{Message, Part, Role};
 
-use crate::arm::{Arm, Cache, Compression, CompressionSettings, UserFallback, WithTools};
+use crate::arm::{Arm, Cache, CompressionSettings, Policy, UserFallback, WithTools};
 use crate::backend::{
     Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, StageTimes, Verify,
 };
@@ -224,7 +224,7 @@ impl MockBackend {
         let text = message.flat_text();
         let words: Vec<&str> = text.split_whitespace().collect();
         let kept = (words.len() * settings.keep_permille as usize).div_ceil(1000);
-        if settings.policy == Compression::Freeze && !self.frozen.insert(text.clone()) {
+        if settings.policy == Policy::Freeze && !self.frozen.insert(text.clone()) {
             out.n_frozen_hit += 1;
         } else {
             out.tokens_scored += words.len() as u64;

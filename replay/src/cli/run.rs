@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use reports::record::{CallRecord, RunManifest};
 use reports::store::RunDir;
-use transcripts::session::Session;
 
 use crate::backend::engine::EngineBackend;
 use crate::backend::{Backend, Identity};
@@ -23,13 +22,13 @@ use crate::progress::{Bar, Lines, Progress};
 use crate::recorder::Recorder;
 use crate::resume::{self, Done};
 use crate::runner::{RunEnd, Runner};
-use crate::sessions;
+use crate::sessions::{self, SourcedSession};
 use crate::telemetry::{self, Telemetry};
 
 /// A run that is ready to go: new, or cut before.
 struct Prepared {
     plan: Plan,
-    sessions: Vec<(String, Session)>,
+    sessions: Vec<SourcedSession>,
     earlier: Option<Earlier>,
 }
 
@@ -95,7 +94,7 @@ fn prepare_resumed(path: &Path) -> Result<Prepared, ReplayError> {
 /// A run with its directory and manifest.
 struct Run {
     plan: Plan,
-    sessions: Vec<(String, Session)>,
+    sessions: Vec<SourcedSession>,
     identity: Identity,
     manifest: RunManifest,
     recorder: Recorder,

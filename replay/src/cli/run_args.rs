@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::arm::{self, Arm, Residency, UserFallback, WithTools};
+use crate::arm::{self, Arm, FallbackChoice, Residency, WithTools};
 use crate::backend::Verify;
 use crate::cli::size;
 use crate::error::ReplayError;
@@ -33,7 +33,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size::parse, help_heading = "Models")]
     pub kv_budget: u64,
     /// Which models hold memory while the drafter scores
-    #[arg(long, value_enum, default_value = "resident", help_heading = "Models")]
+    #[arg(long, value_enum, value_name = "CHOICE", default_value = "resident", help_heading = "Models")]
     pub residency: Residency,
 
     /// Arms, in this order [default: cold,warm,cache-only,cache+compression; with --arm-file: cold and those of the file]
@@ -85,9 +85,9 @@ pub struct RunArgs {
     /// Send requests that carry tool definitions as they are (the default)
     #[arg(long, help_heading = "Compression")]
     pub bypass_tools: bool,
-    /// Compress the last user message where there is no tool message [auto: on if every call is scored anew, off if frozen]
-    #[arg(long, value_enum, default_value = "auto", help_heading = "Compression")]
-    pub user_fallback: UserFallback,
+    /// Compress the last user message where there is no tool message
+    #[arg(long, value_enum, value_name = "CHOICE", default_value = "auto", help_heading = "Compression")]
+    pub user_fallback: FallbackChoice,
     /// Keep frozen messages in this file across runs [default: in memory, for one pass]
     #[arg(long, value_name = "FILE", help_heading = "Compression")]
     pub freeze_store: Option<PathBuf>,

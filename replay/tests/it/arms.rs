@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use replay::arm::{self, Arm, Cache, Compression, ScoreRope, UserFallback, WithTools};
+use replay::arm::{self, Arm, Cache, Policy, ScoreRope, UserFallback, WithTools};
 use replay::plan::has_state;
 
 use crate::fixture;
@@ -32,11 +32,11 @@ fn the_table_is_compression_by_cache() {
         .collect();
     let expected = [
         (None, Cache::Off, false),
-        (Some(Compression::Rescore), Cache::Off, false),
+        (Some(Policy::Rescore), Cache::Off, false),
         (None, Cache::On, true),
-        (Some(Compression::Freeze), Cache::On, true),
-        (Some(Compression::Rescore), Cache::On, true),
-        (Some(Compression::Freeze), Cache::Off, true),
+        (Some(Policy::Freeze), Cache::On, true),
+        (Some(Policy::Rescore), Cache::On, true),
+        (Some(Policy::Freeze), Cache::Off, true),
     ];
     assert_eq!(rows, expected);
 }

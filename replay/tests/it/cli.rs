@@ -20,12 +20,12 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A folder with one canonical session of three calls, `s.session.json`.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let session = session("s", 3);
     transcripts::canonical::write(&session, &dir.path().join("s.session.json")).unwrap();
@@ -34,7 +34,7 @@ fn folder() -> TempDir {
 
 const SMALL: [&str; 4] = ["--max-new-tokens", "2", "--compress-threshold", "1"];
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+pub fn run(folder: &Path, args: &[&str]) -> Output {
     let all: Vec<&str> = ["run", "s.session.json"].iter().chain(&SMALL).chain(args).copied().collect();
     reprise(folder, &all)
 }

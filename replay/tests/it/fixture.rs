@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use replay::arm::{self, Residency, UserFallback, WithTools};
+use replay::arm::{self, FallbackChoice, Residency, WithTools};
 use replay::backend::mock::{Fault, MockBackend, Script};
 use replay::backend::{Backend, Verify};
 use replay::clock::RunClock;
@@ -16,6 +16,7 @@ use replay::record::Key;
 use replay::recorder::Recorder;
 use replay::resume::Done;
 use replay::runner::{RunEnd, Runner};
+use replay::sessions::SourcedSession;
 use replay::settings::{CallRange, DeviceChoice, Settings, Subagents};
 use replay::telemetry::Telemetry;
 use reports::record::CallRecord;
@@ -96,22 +97,23 @@ pub fn settings() -> Settings {
         keep_permille: 500,
         compress_threshold_tokens: 1,
         with_tools: WithTools::Bypass,
-        user_fallback: UserFallback::Auto,
+        user_fallback: FallbackChoice::Auto,
         residency: Residency::Resident,
         freeze_store: None,
     }
 }
 
 /// A plan of these arms over these sessions.
-pub fn plan(settings: Settings, arms: &[&str], sessions: &[(String, Session)]) -> Plan {
+pub fn plan(settings: Settings, arms: &[&str], sessions: &[SourcedSession]) -> Plan {
     let names: Vec<String> = arms.iter().map(|&name| name.to_owned()).collect();
     let arms = arm::choose(&names, &[], &settings.arm_defaults()).unwrap();
     Plan::build(settings, arms, sessions).unwrap()
 }
 
 /// Sessions with their sources.
-pub fn sourced(sessions: Vec<Session>) -> Vec<(String, Session)> {
-    sessions.into_iter().map(|session| (format!("{}.jsonl", session.id), session)).collect()
+pub fn sourced(sessions: Vec<Session>) -> Vec<SourcedSession> {
+    let sourced = |session: Session| SourcedSession { source: format!("{}.jsonl", session.id), session };
+    sessions.into_iter().map(sourced).collect()
 }
 
 /// A mock with faults on calls counted from 0.
@@ -141,7 +143,7 @@ impl Progress for StopAfter<'_> {
 /// Runs a plan into `dir`, going on from what is recorded there; stops after `stop_after` calls if that is given.
 pub fn run(
     plan: &Plan,
-    sessions: &[(String, Session)],
+    sessions: &[SourcedSession],
     backend: &mut dyn Backend,
     dir: &Path,
     stop_after: Option<u64>,
@@ -154,7 +156,7 @@ pub fn run(
 /// As [`run`], with what is recorded given.
 pub fn run_after(
     plan: &Plan,
-    sessions: &[(String, Session)],
+    sessions: &[SourcedSession],
     backend: &mut dyn Backend,
     run_dir: RunDir,
     done: &Done,

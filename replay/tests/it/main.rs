@@ -6,6 +6,7 @@
 
 mod arms;
 mod cli;
+mod engine;
 mod fixture;
 mod flags;
 mod pipeline;

@@ -8,13 +8,13 @@ use replay::error::ReplayError;
 use replay::plan::Plan;
 use replay::resume;
 use replay::runner::RunEnd;
+use replay::sessions::SourcedSession;
 use replay::settings::Settings;
 use reports::store::RunDir;
-use transcripts::session::Session;
 
 use crate::fixture::{self, plan, records, run, session, sourced};
 
-fn planned() -> (Plan, Vec<(String, Session)>) {
+fn planned() -> (Plan, Vec<SourcedSession>) {
     let sessions = sourced(vec![session("a", 3), session("b", 2)]);
     let settings = Settings { repeats: 2, ..fixture::settings() };
     (plan(settings, &["cold", "cache-only", "cache+compression"], &sessions), sessions)

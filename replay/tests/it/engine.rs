@@ -1,0 +1,152 @@
+//! The command on the real engine: what must hold whatever the settings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use reports::record::CallRecord;
+use transcripts::canonical;
+
+use crate::cli::{folder, run, stderr};
+use crate::fixture::{records, session};
+
+const EVERY_ARM: &str = "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only";
+
+fn recorded(folder: &Path, args: &[&str]) -> Vec<CallRecord> {
+    let output = run(folder, &[args, &["-o", "r"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    let records = records(&folder.join("r"));
+    assert_eq!(reports::check::check_run(&records), [], "{args:?}");
+    std::fs::remove_dir_all(folder.join("r")).unwrap();
+    records
+}
+
+/// A call: arm, session, index.
+type Place = (String, String, u32);
+/// What no setting of speed may change: raw and removed tokens, digests of the first logits and of the output.
+type Facts = (Option<u64>, Option<i64>, Option<String>, Option<String>);
+
+fn facts(records: &[CallRecord]) -> BTreeMap<Place, Facts> {
+    let fact = |r: &CallRecord| {
+        let value = (r.tokens_raw, r.tokens_removed, r.first_logits_digest.clone(), r.output_digest.clone());
+        ((r.arm.clone(), r.session_id.clone(), r.call_index), value)
+    };
+    records.iter().map(fact).collect()
+}
+
+#[test]
+fn results_do_not_depend_on_threads_residency_or_cache_budget() {
+    let dir = folder();
+    canonical::write(&session("t", 3), &dir.path().join("t.session.json")).unwrap();
+    let args = ["t.session.json", "--arms", EVERY_ARM, "--keep-ratio", "0.5"];
+    let plain = recorded(dir.path(), &[&args[..], &["--verify"]].concat());
+    let cached: Vec<_> = plain.iter().filter(|record| record.arm.starts_with("cache")).collect();
+    assert!(cached.len() == 18 && cached.iter().all(|record| record.exact == Some(true)));
+    assert!(plain.iter().any(|record| record.tokens_removed > Some(0)), "nothing was compressed");
+    assert!(plain.iter().any(|record| record.tokens_prefix_hit > Some(0)), "nothing was reused");
+    for more in [
+        &["--threads", "1"][..],
+        &["--threads", "3"],
+        &["--residency", "parked"],
+        // Room for the longest prompt of one session: the second one evicts the first.
+        &["--kv-budget", "640KiB", "--verify"],
+    ] {
+        let other = recorded(dir.path(), &[&args[..], more].concat());
+        assert_eq!(facts(&other), facts(&plain), "{more:?}");
+        assert!(other.iter().all(|record| record.exact != Some(false)), "{more:?}");
+    }
+}
+
+#[test]
+fn cold_and_cached_calls_have_the_same_first_logits() {
+    let dir = folder();
+    let records = recorded(dir.path(), &["--arms", "cold,cache-only"]);
+    let (cold, cached): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.arm == "cold");
+    for (cold, cached) in cold.iter().zip(cached) {
+        assert_eq!(cold.first_logits_digest, cached.first_logits_digest, "call {}", cold.call_index);
+        assert_eq!(cold.output_text, cached.output_text);
+    }
+}
+
+#[test]
+fn parking_is_timed_where_it_happens() {
+    let dir = folder();
+    let records = recorded(dir.path(), &["--arms", "cold,cache+compression", "--residency", "parked"]);
+    for record in &records {
+        let scored = record.tokens_scored > Some(0);
+        assert_eq!(
+            record.spans_ms.drafter_load.is_some(),
+            scored,
+            "{} call {}",
+            record.arm,
+            record.call_index
+        );
+        assert_eq!(
+            record.spans_ms.target_load.is_some(),
+            scored,
+            "{} call {}",
+            record.arm,
+            record.call_index
+        );
+    }
+    assert!(records.iter().any(|record| record.tokens_scored > Some(0)));
+}
+
+#[test]
+fn a_freeze_store_outlives_the_run_and_changes_nothing_else() {
+    let dir = folder();
+    let args = ["--arms", "freeze-only", "--freeze-store", "memo.bin"];
+    let first = recorded(dir.path(), &args);
+    let second = recorded(dir.path(), &args);
+    let scored =
+        |records: &[CallRecord]| records.iter().filter_map(|record| record.tokens_scored).sum::<u64>();
+    assert!(scored(&first) > 0);
+    assert_eq!(scored(&second), 0);
+    assert_eq!(facts(&first), facts(&second));
+}
+
+#[test]
+fn supplied_prompt_and_tools_are_sent() {
+    let dir = folder();
+    std::fs::write(dir.path().join("system.txt"), "You are careful. ".repeat(20)).unwrap();
+    let tool = r#"[{"type": "function", "function": {"name": "read", "parameters": {"type": "object"}}}]"#;
+    std::fs::write(dir.path().join("tools.json"), tool).unwrap();
+    let arms = ["--arms", "cold,cache+compression"];
+    let plain = recorded(dir.path(), &arms);
+    let raw =
+        |records: &[CallRecord]| records.iter().filter_map(|record| record.tokens_raw).collect::<Vec<_>>();
+    let longer =
+        |records: &[CallRecord]| raw(records).iter().zip(raw(&plain)).all(|(more, less)| *more > less);
+    let with_prompt = recorded(dir.path(), &[&arms[..], &["--system-prompt", "system.txt"]].concat());
+    assert!(longer(&with_prompt));
+    assert!(with_prompt.iter().any(|record| record.tokens_removed > Some(0)));
+
+    let with_tools = recorded(dir.path(), &[&arms[..], &["--tools", "tools.json"]].concat());
+    assert!(longer(&with_tools));
+    assert!(
+        with_tools.iter().all(|record| record.tokens_removed == Some(0)),
+        "requests with tools are bypassed"
+    );
+    let compressed =
+        recorded(dir.path(), &[&arms[..], &["--tools", "tools.json", "--compress-with-tools"]].concat());
+    assert!(compressed.iter().any(|record| record.tokens_removed > Some(0)));
+}
+
+#[test]
+fn drawing_is_seeded() {
+    let dir = folder();
+    let with_seed =
+        |seed: &str| facts(&recorded(dir.path(), &["--arms", "cold", "--temperature", "1", "--seed", seed]));
+    assert_eq!(with_seed("1"), with_seed("1"));
+    assert_ne!(with_seed("1"), with_seed("2"));
+}
+
+#[test]
+fn each_pass_has_its_line_where_stderr_is_no_terminal() {
+    let dir = folder();
+    let output = run(dir.path(), &["--arms", "cold,cache-only", "--repeats", "2", "-o", "r"]);
+    let text = stderr(&output);
+    let passes: Vec<&str> = text.lines().filter(|line| line.contains("(repeat ")).collect();
+    assert_eq!(passes.len(), 4, "{text}");
+    assert!(passes[0].starts_with("cold (repeat 1 of 2): 3 calls, TTFT sum "), "{text}");
+    assert!(passes[3].starts_with("cold (repeat 2 of 2)") && passes[3].ends_with("[12/12]"), "{text}");
+}
