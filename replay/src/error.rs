@@ -76,7 +76,10 @@ pub enum ReplayError {
         offset: usize,
     },
     /// A file of tool definitions is not a JSON list of objects.
-    #[error("{}: expected a JSON list of tool definitions: {reason}; write [{{\"type\": \"function\", ...}}]", path.display())]
+    #[error(
+        "{}: expected a JSON list of tool definitions: {reason}; write [{{\"type\": \"function\", ...}}]",
+        path.display()
+    )]
     ToolsFile {
         /// The file.
         path: PathBuf,
@@ -93,7 +96,8 @@ pub enum ReplayError {
     },
     /// The range covers no call.
     #[error(
-        "--calls {range}: none of the {sessions} sessions has such a call, the longest has {calls_max}; choose a lower range"
+        "--calls {range}: none of the {sessions} sessions has such a call, the longest has {calls_max}; \
+         choose a lower range"
     )]
     NoCalls {
         /// Range given.

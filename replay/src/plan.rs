@@ -146,7 +146,8 @@ impl Plan {
         }
         if settings.model.starts_with("synthetic:") {
             notes.push(format!(
-                "{} has random weights: times and counts are true for its shape, outputs, scores and their codes mean nothing",
+                "{} has random weights: times and counts are true for its shape, outputs, scores and their codes \
+                 mean nothing",
                 settings.model
             ));
         }
@@ -182,8 +183,8 @@ impl Plan {
             let tokens_likely = prompt_bytes_max / 4;
             if tokens_likely < compression.threshold_tokens {
                 notes.push(format!(
-                    "arm {}: the longest prompt has {prompt_bytes_max} bytes, about {tokens_likely} tokens, under the threshold of \
-                     {} tokens: nothing {} be compressed; lower --compress-threshold to change that",
+                    "arm {}: the longest prompt has {prompt_bytes_max} bytes, about {tokens_likely} tokens, under \
+                     the threshold of {} tokens: nothing {} be compressed; lower --compress-threshold to change that",
                     arm.name,
                     compression.threshold_tokens,
                     if prompt_bytes_max < compression.threshold_tokens { "will" } else { "may" }
@@ -191,7 +192,8 @@ impl Plan {
             }
             if carries_tools && compression.with_tools == WithTools::Bypass {
                 notes.push(format!(
-                    "arm {}: requests that carry tool definitions are not compressed; --compress-with-tools changes that",
+                    "arm {}: requests that carry tool definitions are not compressed; --compress-with-tools \
+                     changes that",
                     arm.name
                 ));
             }

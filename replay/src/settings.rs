@@ -19,6 +19,8 @@ pub const THRESHOLD_TOKENS_BUNDLED: u64 = 1;
 pub const KEEP_PERMILLE: u32 = 50;
 /// Most tokens generated per call.
 pub const MAX_NEW_TOKENS: u32 = 32;
+/// Most tokens that a call may be asked to generate.
+pub const NEW_TOKENS_MAX: u32 = 1_000_000;
 /// Budget of the target's KV cache.
 pub const KV_BUDGET_BYTES: u64 = 4 << 30;
 /// Most repeats of a run.

@@ -3,14 +3,25 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use engine::engine::Engine;
+use engine::model_source::ModelSource;
+use engine::request::{ArmSettings, CachePolicy, EngineOptions, Request, Residency, Verify};
+use engine::sample::Sampling;
 use serde::Serialize;
 use serde_json::Value;
 use sysinfo::Disks;
+use transcripts::message::{Message, Role};
 
+use crate::backend::BackendError;
 use crate::cli::table::{Align, Table};
 use crate::cli::{Outcome, output, size};
 use crate::error::ReplayError;
-use crate::{machine, telemetry};
+use crate::{machine, settings, telemetry};
+
+/// The part without which nothing runs.
+const ENGINE: &str = "engine";
+/// KV budget of the self test.
+const SELF_TEST_KV_BYTES: u64 = 16 << 20;
 
 /// Arguments of `reprise doctor`.
 #[derive(Debug, Args)]
@@ -34,8 +45,8 @@ struct Part {
     name: &'static str,
     state: State,
     detail: String,
-    /// What its absence costs; empty where it is present.
-    cost: &'static str,
+    /// What its absence costs; `None` where it is present.
+    cost: Option<&'static str>,
 }
 
 /// What was found.
@@ -48,7 +59,7 @@ struct Diagnosis {
     parts: Vec<Part>,
 }
 
-/// Looks around and prints.
+/// Looks around and prints. Fails only where the engine does not work.
 ///
 /// # Errors
 /// Stdout refuses.
@@ -59,12 +70,18 @@ pub fn doctor(args: &DoctorArgs) -> Result<Outcome, ReplayError> {
     } else {
         output::text(&to_text(&diagnosis))?
     }
-    Ok(Outcome::Pass)
+    let works = diagnosis.parts.iter().all(|part| part.name != ENGINE || part.state == State::Present);
+    Ok(if works { Outcome::Pass } else { Outcome::Failed })
 }
 
 fn diagnose() -> Diagnosis {
     let opened = telemetry::open(0);
     let parts = vec![
+        part(
+            ENGINE,
+            self_test().map_err(|error| error.to_string()),
+            "nothing can be replayed; report this with the output of `reprise doctor --json`",
+        ),
         part(
             "host telemetry",
             opened.absent.get("host").cloned().map_or(Ok("resident set, CPU use".to_owned()), Err),
@@ -96,10 +113,44 @@ fn diagnose() -> Diagnosis {
     }
 }
 
+/// Answers the same call twice on the nano model: the second one must reuse the first one's prefix and give the same
+/// logits bit for bit.
+fn self_test() -> Result<String, BackendError> {
+    let target = ModelSource::parse(settings::MODEL)?;
+    let options = EngineOptions { target, drafter: None, threads: None, kv_budget_bytes: SELF_TEST_KV_BYTES };
+    let mut engine = Engine::open(options)?;
+    let cache_only =
+        ArmSettings { cache: CachePolicy::On, compression: None, residency: Residency::Resident };
+    engine.start(cache_only)?;
+    let history = Message::text(Role::User, "What does this machine offer? ".repeat(40));
+    let question = Message::text(Role::User, "And what does a missing part cost?");
+    let request = Request {
+        messages: &[&history, &question],
+        tools: &[],
+        max_new_tokens: 1,
+        sampling: Sampling::Greedy,
+        verify: Verify::Bitwise,
+    };
+    engine.generate(&request)?;
+    let again = engine.generate(&request)?;
+    let cpu = engine.cpu();
+    match (again.tokens_prefix_hit, again.exact) {
+        (1.., Some(true)) => Ok(format!(
+            "answers on {} threads with {}; a reused prefix gives the same bits",
+            cpu.threads(),
+            cpu.isa()
+        )),
+        (hit, exact) => Err(BackendError {
+            kind: "self_test",
+            message: format!("expected a prefix hit with equal bits, got {hit} tokens and exact = {exact:?}"),
+        }),
+    }
+}
+
 fn part(name: &'static str, found: Result<String, String>, cost: &'static str) -> Part {
     match found {
-        Ok(detail) => Part { name, state: State::Present, detail, cost: "" },
-        Err(detail) => Part { name, state: State::Absent, detail, cost },
+        Ok(detail) => Part { name, state: State::Present, detail, cost: None },
+        Err(detail) => Part { name, state: State::Absent, detail, cost: Some(cost) },
     }
 }
 
@@ -134,8 +185,8 @@ fn to_text(diagnosis: &Diagnosis) -> String {
     for part in &diagnosis.parts {
         let state = if part.state == State::Present { "yes" } else { "no" };
         parts.row([part.name.to_owned(), state.to_owned(), part.detail.clone()]);
-        if part.state == State::Absent {
-            parts.row([String::new(), String::new(), format!("costs you: {}", part.cost)]);
+        if let Some(cost) = part.cost {
+            parts.row([String::new(), String::new(), format!("costs you: {cost}")]);
         }
     }
     format!("reprise {}\n\n{}\n{}", diagnosis.program_version, machine.render(), parts.render())

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use crate::arm::{self, Arm, FallbackChoice, Residency, WithTools};
 use crate::backend::Verify;
@@ -36,7 +37,8 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "CHOICE", default_value = "resident", help_heading = "Models")]
     pub residency: Residency,
 
-    /// Arms, in this order [default: cold,warm,cache-only,cache+compression; with --arm-file: cold and those of the file]
+    /// Arms, in this order [default: cold,warm,cache-only,cache+compression; with --arm-file: cold and those of the
+    /// file]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
     /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze), cache
@@ -48,10 +50,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "A..B", help_heading = "What runs")]
     pub calls: Option<CallRange>,
     /// Passes over all calls of each arm; their order alternates (ABBA)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(settings::REPEATS_MAX)), help_heading = "What runs")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count_to(settings::REPEATS_MAX))]
+    #[arg(help_heading = "What runs")]
     pub repeats: u32,
     /// Most tokens generated per call; what is generated is measured and thrown away
-    #[arg(long, value_name = "N", default_value_t = settings::MAX_NEW_TOKENS, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "What runs")]
+    #[arg(long, value_name = "N", default_value_t = settings::MAX_NEW_TOKENS)]
+    #[arg(value_parser = count_to(settings::NEW_TOKENS_MAX), help_heading = "What runs")]
     pub max_new_tokens: u32,
     /// 0 draws the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, help_heading = "What runs")]
@@ -109,6 +113,10 @@ pub struct RunArgs {
 /// A keep ratio in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepRatio(pub u32);
+
+fn count_to(most: u32) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=u64::from(most))
+}
 
 fn keep_ratio(text: &str) -> Result<KeepRatio, String> {
     text.parse::<f64>()

@@ -1,6 +1,7 @@
 //! Integration tests of the harness: one binary, one file per subject.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a test that cannot go on has failed; clippy exempts test functions, not what they share"
 )]
 
