@@ -8,10 +8,6 @@ use crate::device::Cpu;
 use crate::error::KernelError;
 use crate::ops::matmul::Matrix;
 
-/// The largest squared relative error allowed between `spec` and `cpu`: none, both decode the same bytes exactly.
-#[cfg(test)]
-const MAX_NMSE: f64 = 0.0;
-
 /// The plain version.
 ///
 /// # Errors
@@ -47,6 +43,9 @@ pub fn cost(n_tokens: usize, w: &Matrix) -> Cost {
     let (n, cols, dtype) = (n_tokens as u64, w.cols() as u64, w.dtype());
     Cost { bytes: n * (cols / dtype.block_len() as u64 * dtype.block_bytes() as u64 + 4 * cols), flops: 0 }
 }
+
+/// The largest squared relative error of `cpu` against `spec`: none, both decode the same bytes exactly.
+pub const MAX_NMSE: f64 = 0.0;
 
 /// Every token has a row.
 fn check(tokens: &[u32], w: &Matrix) -> Result<(), KernelError> {

@@ -5,14 +5,10 @@ use std::num::NonZeroUsize;
 use half::bf16;
 use kernels::device::{Cpu, Isa};
 use kernels::dtype::DType;
-use kernels::ops::matmul::{self, Matrix};
+use kernels::ops::matmul::{self, MAX_NMSE, Matrix};
 use proptest::prelude::*;
 
 use crate::seeded::{Seeded, bits_of, nmse, random_matrix};
-
-/// The sums of up to 2560 products, rounded in f32 at each addition, against f64: rounding errors of 2^-24 that
-/// partly cancel stay below 1e-6 of the result, squared 1e-12. Both sides see the same rounded activations.
-const MAX_NMSE: f64 = 1e-11;
 
 fn cpu(threads: usize, isa: Isa) -> Cpu {
     Cpu::with_isa(NonZeroUsize::new(threads), isa)
