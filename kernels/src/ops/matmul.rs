@@ -14,8 +14,8 @@
 //! cache, as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). It knows nothing
 //! of layers or of what the features mean.
 //!
-//! Rate: 512 x 3072 x 1024, BF16: 383 GFLOP/s, 81 % of the `VDPBF16PS` peak of two EPYC (Zen 4) cores; one core alone
-//! 203 GFLOP/s, 86 % (`cargo bench -p kernels --bench matmul`).
+//! Rate: 512 x 3072 x 1024, BF16: 383 GFLOP/s, 81 % of the `VDPBF16PS` peak of two EPYC (Zen 4) cores, the best call
+//! of twelve runs of `cargo bench -p kernels --bench matmul` beside other work.
 
 use std::marker::PhantomData;
 use std::ops::Range;
