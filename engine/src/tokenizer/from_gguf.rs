@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-use super::Tokenizer;
+use super::{Tokenizer, check_merge};
 use crate::error::EngineError;
 use crate::gguf::GgufFile;
 
@@ -20,7 +20,15 @@ const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// How Qwen2 and Qwen3 split a text before BPE (from the models' `tokenizer.json`; GGUF calls it `qwen2`).
-const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_SPLIT: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+",
+    r"|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*",
+    r"|\s*[\r\n]+",
+    r"|\s+(?!\S)",
+    r"|\s+",
+);
 
 /// Values of `tokenizer.ggml.token_type`: matched verbatim, and special.
 const CONTROL: i64 = 3;
@@ -91,12 +99,16 @@ fn bpe(tokens: &[&str], types: &[i64], merges: &[&str]) -> Result<BPE, String> {
     let pairs: Result<Merges, String> = merges
         .iter()
         .map(|merge| match merge.split_once(' ') {
-            Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+            Some((left, right)) => {
+                check_merge(left, right, |token| vocab.contains_key(token))?;
+                Ok((left.to_owned(), right.to_owned()))
+            }
             None => Err(format!("{MERGES} has {merge:?}, expected two tokens with a space between")),
         })
         .collect();
+    let pairs = pairs?;
     BPE::builder()
-        .vocab_and_merges(vocab, pairs?)
+        .vocab_and_merges(vocab, pairs)
         .build()
         .map_err(|error| format!("{MERGES} does not fit {TOKENS}: {error}"))
 }

@@ -6,9 +6,9 @@
 //! decomposed letters alone.)
 
 mod from_gguf;
+mod from_json;
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::error::EngineError;
@@ -43,22 +43,9 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`; `origin` names it in errors.
     ///
     /// # Errors
-    /// [`EngineError::Tokenizer`] if the crate cannot read it.
+    /// [`EngineError::Tokenizer`] for a damaged file, or another kind than byte-level BPE as Qwen has it.
     pub fn from_json(bytes: &[u8], origin: &str) -> Result<Self, EngineError> {
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| EngineError::Tokenizer {
-            origin: origin.to_owned(),
-            problem: format!("not a readable tokenizer.json: {error}"),
-        })?;
-        Self::new(inner, origin, blake3::hash(bytes).to_hex().to_string())
-    }
-
-    /// Reads the `tokenizer.json` of a model folder.
-    ///
-    /// # Errors
-    /// [`EngineError::Io`] or [`EngineError::Tokenizer`].
-    pub fn from_file(path: &Path) -> Result<Self, EngineError> {
-        let bytes = std::fs::read(path).map_err(|error| EngineError::io(path, "read", error))?;
-        Self::from_json(&bytes, &path.display().to_string())
+        from_json::build(bytes, origin)
     }
 
     /// Builds the tokenizer that a GGUF file's metadata describes.
@@ -180,4 +167,17 @@ impl Tokenizer {
     fn failed(&self, what: &str, error: &tokenizers::Error) -> EngineError {
         EngineError::Tokenizer { origin: self.origin.clone(), problem: format!("cannot {what}: {error}") }
     }
+}
+
+/// Both halves of a merge and their sum are tokens; the `tokenizers` crate panics on some merges that are
+/// not.
+fn check_merge(left: &str, right: &str, is_token: impl Fn(&str) -> bool) -> Result<(), String> {
+    for part in [left, right, &format!("{left}{right}")] {
+        if !is_token(part) {
+            return Err(format!(
+                "the merge of {left:?} and {right:?} needs the token {part:?}, which is not there"
+            ));
+        }
+    }
+    Ok(())
 }

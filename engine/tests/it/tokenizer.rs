@@ -6,13 +6,17 @@ use std::sync::OnceLock;
 use engine::gguf::GgufFile;
 use engine::tokenizer::{Specials, Tokenizer};
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::golden;
 
 /// One tokenizer for all cases of a property: building it takes longer than using it.
 fn from_folder() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-    TOKENIZER.get_or_init(|| Tokenizer::from_file(&golden::pico("hf/tokenizer.json")).unwrap())
+    TOKENIZER.get_or_init(|| {
+        let bytes = std::fs::read(golden::pico("hf/tokenizer.json")).unwrap();
+        Tokenizer::from_json(&bytes, "golden").unwrap()
+    })
 }
 
 fn from_gguf() -> Tokenizer {
@@ -98,7 +102,36 @@ fn damaged_tokenizers_are_refused() {
         let error = Tokenizer::from_json(&bytes[..len], "cut.json").unwrap_err().to_string();
         assert!(error.contains("cut.json"), "{error}");
     }
-    assert!(Tokenizer::from_json(b"{\"model\": {\"type\": \"BPE\"}}", "x").is_err());
+}
+
+#[test]
+fn tokenizers_of_another_kind_are_refused_by_name() {
+    let change = |path: &str, value: serde_json::Value| {
+        let mut json = golden::json("pico/hf/tokenizer.json");
+        *json.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = value;
+        Tokenizer::from_json(json.to_string().as_bytes(), "changed.json").unwrap_err().to_string()
+    };
+    let cases = [
+        ("/model/type", json!("WordPiece"), "BPE"),
+        ("/model/dropout", json!(0.5), "dropout"),
+        ("/model/continuing_subword_prefix", json!("##"), "continuing_subword_prefix"),
+        ("/model/vocab", json!([]), "/model/vocab"),
+        ("/model/merges", json!({}), "/model/merges"),
+        ("/model/merges/0", json!(["Ġ", "nowhere"]), "nowhere"),
+        ("/model/merges/0", json!("Ġ"), "two tokens"),
+        ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "x"}), "Precompiled"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}]}),
+            "Metaspace",
+        ),
+        ("/decoder", json!({"type": "CTC"}), "CTC"),
+        ("/added_tokens/0/id", json!(3), "has id 3"),
+    ];
+    for (path, value, part) in cases {
+        let message = change(path, value);
+        assert!(message.contains(part) && message.contains("changed.json"), "{path}: {message}");
+    }
 }
 
 /// The real vocabulary of Qwen2 and Qwen3, where this machine has it (it is not ours to ship).
