@@ -19,21 +19,34 @@ pub struct Shape {
     tied: bool,
 }
 
+/// The size of the built-in tokenizer, whatever it is.
+const FROM_TOKENIZER: Option<usize> = None;
 /// Rows of the embedding in every published Qwen3 dense model.
-const QWEN3_VOCAB: Option<usize> = Some(151_936);
+const QWEN3: Option<usize> = Some(151_936);
 
 /// Every shape, smallest first. Source: `config.json` of Qwen/Qwen3-0.6B ... Qwen/Qwen3-32B.
-#[rustfmt::skip]
 pub const SHAPES: [Shape; 8] = [
-    Shape { name: "nano-drafter", n_layers: 2, hidden: 128, n_heads: 2, n_kv_heads: 1, head_dim: 64, ffn: 384, vocab: None, tied: true },
-    Shape { name: "nano", n_layers: 4, hidden: 256, n_heads: 4, n_kv_heads: 2, head_dim: 64, ffn: 768, vocab: None, tied: true },
-    Shape { name: "qwen3-0.6b", n_layers: 28, hidden: 1024, n_heads: 16, n_kv_heads: 8, head_dim: 128, ffn: 3072, vocab: QWEN3_VOCAB, tied: true },
-    Shape { name: "qwen3-1.7b", n_layers: 28, hidden: 2048, n_heads: 16, n_kv_heads: 8, head_dim: 128, ffn: 6144, vocab: QWEN3_VOCAB, tied: true },
-    Shape { name: "qwen3-4b", n_layers: 36, hidden: 2560, n_heads: 32, n_kv_heads: 8, head_dim: 128, ffn: 9728, vocab: QWEN3_VOCAB, tied: true },
-    Shape { name: "qwen3-8b", n_layers: 36, hidden: 4096, n_heads: 32, n_kv_heads: 8, head_dim: 128, ffn: 12288, vocab: QWEN3_VOCAB, tied: false },
-    Shape { name: "qwen3-14b", n_layers: 40, hidden: 5120, n_heads: 40, n_kv_heads: 8, head_dim: 128, ffn: 17408, vocab: QWEN3_VOCAB, tied: false },
-    Shape { name: "qwen3-32b", n_layers: 64, hidden: 5120, n_heads: 64, n_kv_heads: 8, head_dim: 128, ffn: 25600, vocab: QWEN3_VOCAB, tied: false },
+    //                   layers, hidden, heads, KV heads, head width, ffn
+    tied("nano-drafter", [2, 128, 2, 1, 64, 384], FROM_TOKENIZER),
+    tied("nano", [4, 256, 4, 2, 64, 768], FROM_TOKENIZER),
+    tied("qwen3-0.6b", [28, 1024, 16, 8, 128, 3072], QWEN3),
+    tied("qwen3-1.7b", [28, 2048, 16, 8, 128, 6144], QWEN3),
+    tied("qwen3-4b", [36, 2560, 32, 8, 128, 9728], QWEN3),
+    untied("qwen3-8b", [36, 4096, 32, 8, 128, 12_288], QWEN3),
+    untied("qwen3-14b", [40, 5120, 40, 8, 128, 17_408], QWEN3),
+    untied("qwen3-32b", [64, 5120, 64, 8, 128, 25_600], QWEN3),
 ];
+
+/// A shape whose output matrix is its embedding.
+const fn tied(name: &'static str, sizes: [usize; 6], vocab: Option<usize>) -> Shape {
+    let [n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn] = sizes;
+    Shape { name, n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab, tied: true }
+}
+
+/// A shape with an output matrix of its own.
+const fn untied(name: &'static str, sizes: [usize; 6], vocab: Option<usize>) -> Shape {
+    Shape { tied: false, ..tied(name, sizes, vocab) }
+}
 
 impl Shape {
     /// The shape of that name.

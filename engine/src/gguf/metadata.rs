@@ -78,18 +78,6 @@ pub struct Array {
     start: usize,
 }
 
-impl Array {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True without elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
 /// All pairs of a file.
 #[derive(Debug, Default)]
 pub struct Metadata {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub use metadata::{Array, Metadata, Value};
-pub use tensor::{SUPPORTED_TYPES, TensorInfo, type_name};
+pub use tensor::TensorInfo;
 
 use crate::error::EngineError;
 use crate::mapped::MappedFile;

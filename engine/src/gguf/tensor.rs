@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use super::cursor::Cursor;
 
 /// The types that can be computed with, for error messages.
-pub const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q8_0, Q5_0, Q4_K, Q6_K";
+const SUPPORTED_TYPES: &str = "F32, F16, BF16, Q8_0, Q5_0, Q4_K, Q6_K";
 /// ggml's own limit on dimensions.
 const MAX_DIMS: u32 = 4;
 /// Longest tensor name that ggml can hold is 63 bytes; the margin is for other writers.
@@ -146,7 +146,7 @@ const fn dtype(type_id: u32) -> Option<DType> {
 }
 
 /// The name ggml gives a type id, for messages about types that are not supported.
-pub fn type_name(type_id: u32) -> String {
+fn type_name(type_id: u32) -> String {
     let name = match type_id {
         2 => "Q4_0",
         3 => "Q4_1",

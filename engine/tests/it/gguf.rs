@@ -189,7 +189,10 @@ fn a_bad_tokenizer_is_refused() {
     assert_says(&with("tokenizer.ggml.pre", Some(Meta::Text("qwen35".to_owned()))), &["\"qwen35\"", "qwen2"]);
     assert_says(&with("tokenizer.ggml.tokens", None), &["tokenizer.ggml.tokens", "missing"]);
     assert_says(&with("tokenizer.ggml.merges", texts(&["ab"])), &["\"ab\"", "two tokens"]);
-    assert_says(&with("tokenizer.ggml.merges", texts(&["a z"])), &["merges", "does not fit"]);
+    assert_says(&with("tokenizer.ggml.merges", texts(&["a z"])), &["\"a\" and \"z\"", "the token \"z\""]);
+    assert_says(&with("tokenizer.ggml.merges", texts(&["ab ab"])), &["\"abab\"", "not there"]);
+    let longer = texts(&["<|im_start|> <|im_start|>"]);
+    assert_says(&with("tokenizer.ggml.merges", longer), &["<|im_start|><|im_start|>", "not there"]);
     assert_says(&with("tokenizer.ggml.token_type", Some(Meta::I32s(vec![1]))), &["1 entries", "8"]);
     let twice = texts(&["a", "b", "ab", "a", "x", "y", "z", "w"]);
     assert_says(&with("tokenizer.ggml.tokens", twice), &["\"a\" twice"]);
@@ -243,6 +246,46 @@ fn arrays_and_scalars_are_read_back() {
         assert!(file.integers("tokenizer.ggml.merges").is_err());
         assert!(file.integers("general.architecture").is_err());
     });
+}
+
+#[test]
+fn every_block_format_loads_and_dequantises() {
+    // A block of zero bytes is a block of zeros in each of these formats.
+    let formats = [
+        ("blk.0.ffn_gate.weight", 12, DType::Q4K),
+        ("blk.0.ffn_up.weight", 14, DType::Q6K),
+        ("blk.0.ffn_down.weight", 6, DType::Q5_0),
+        ("output.weight", 8, DType::Q8_0),
+        ("token_embd.weight", 30, DType::BF16),
+        ("blk.0.attn_q.weight", 1, DType::F16),
+    ];
+    let mut gguf = Gguf::with_width(256);
+    for (name, type_id, dtype) in formats {
+        let tensor = gguf.tensor(name);
+        tensor.type_id = type_id;
+        tensor.data = vec![0; dtype.row_bytes(256).unwrap() * tensor.dims[1] as usize];
+    }
+    let model_of = |gguf: &Gguf| {
+        with_file(&gguf.bytes(), |path| {
+            let model = ModelSource::Gguf(path.to_owned()).open().unwrap();
+            let weights = model.load_weights(&Cpu::new(None)).unwrap();
+            (model, weights)
+        })
+    };
+    let (model, weights) = model_of(&gguf);
+    let layer = &weights.layers[0];
+    let loaded = [&layer.w_gate, &layer.w_up, &layer.w_down, weights.output(), &weights.embedding, &layer.wq];
+    let mut row = [1.0; 256];
+    for (matrix, (name, _, dtype)) in loaded.into_iter().zip(formats) {
+        assert_eq!(matrix.dtype(), dtype, "{name}");
+        matrix.row(matrix.rows() - 1, &mut row);
+        assert_eq!(row, [0.0; 256], "{name}");
+    }
+    let counts = serde_json::to_value(model.describe().tensors_by_dtype).unwrap();
+    let expected = serde_json::json!(
+        {"BF16": 1, "F16": 1, "F32": 8, "Q4_K": 1, "Q5_0": 1, "Q6_K": 1, "Q8_0": 1}
+    );
+    assert_eq!(counts, expected);
 }
 
 #[test]

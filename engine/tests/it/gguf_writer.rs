@@ -38,6 +38,11 @@ pub struct Gguf {
 impl Gguf {
     /// A complete model: 1 layer, hidden 8, 2 query heads, 1 KV head of width 4, ffn 8, all F32, untied.
     pub fn tiny() -> Self {
+        Self::with_width(8)
+    }
+
+    /// The same with another width of the residual stream and of the feed-forward layer.
+    pub fn with_width(width: u32) -> Self {
         let tokens: Vec<String> = ["a", "b", "ab", "Ġ", "<|im_start|>", "<|im_end|>", "<think>", "[PAD7]"]
             .map(str::to_owned)
             .into();
@@ -47,8 +52,8 @@ impl Gguf {
         for (key, value) in [
             ("block_count", 1),
             ("context_length", 64),
-            ("embedding_length", 8),
-            ("feed_forward_length", 8),
+            ("embedding_length", width),
+            ("feed_forward_length", width),
             ("attention.head_count", 2),
             ("attention.head_count_kv", 1),
             ("attention.key_length", 4),
@@ -65,21 +70,22 @@ impl Gguf {
         gguf.set("tokenizer.ggml.merges", Meta::Texts(vec!["a b".to_owned()]));
         gguf.set("tokenizer.ggml.eos_token_id", Meta::U32(5));
         gguf.set("tokenizer.ggml.add_bos_token", Meta::Bool(false));
+        let width = u64::from(width);
         for (name, rows, columns) in [
-            ("token_embd", 8, 8),
-            ("blk.0.attn_norm", 0, 8),
-            ("blk.0.attn_q", 8, 8),
-            ("blk.0.attn_k", 4, 8),
-            ("blk.0.attn_v", 4, 8),
+            ("token_embd", 8, width),
+            ("blk.0.attn_norm", 0, width),
+            ("blk.0.attn_q", 8, width),
+            ("blk.0.attn_k", 4, width),
+            ("blk.0.attn_v", 4, width),
             ("blk.0.attn_q_norm", 0, 4),
             ("blk.0.attn_k_norm", 0, 4),
-            ("blk.0.attn_output", 8, 8),
-            ("blk.0.ffn_norm", 0, 8),
-            ("blk.0.ffn_gate", 8, 8),
-            ("blk.0.ffn_up", 8, 8),
-            ("blk.0.ffn_down", 8, 8),
-            ("output_norm", 0, 8),
-            ("output", 8, 8),
+            ("blk.0.attn_output", width, 8),
+            ("blk.0.ffn_norm", 0, width),
+            ("blk.0.ffn_gate", width, width),
+            ("blk.0.ffn_up", width, width),
+            ("blk.0.ffn_down", width, width),
+            ("output_norm", 0, width),
+            ("output", 8, width),
         ] {
             gguf.add_f32(&format!("{name}.weight"), rows, columns);
         }
