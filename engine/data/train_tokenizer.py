@@ -1,7 +1,7 @@
 """Trains the tokenizer of the synthetic models: byte-level BPE with Qwen2's splitting, on this repository's own text.
 
 Run from the root of a checkout:   python3 engine/data/train_tokenizer.py
-Needs the PyPI package `tokenizers` (0.22.2 made the committed file).
+Needs the PyPI package `tokenizers` (0.23.3 made the committed file).
 
 The corpus is every tracked text file of the repository: sources, documents and the bundled sessions, whose tool results
 are decoded so that the vocabulary sees them as a prompt holds them. Same files, same package: same tokenizer.
@@ -72,7 +72,8 @@ def main():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [text for chunk in corpus() for text in [chunk.replace("<|im_", "")]]
+    # Fixtures hold lone surrogates, which have no UTF-8 form, and our own markers must stay whole tokens.
+    texts = [text.encode("utf-8", "ignore").decode().replace("<|im_", "") for text in corpus()]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])

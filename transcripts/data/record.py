@@ -4,12 +4,13 @@ Run from the root of a checkout that builds:   python3 transcripts/data/record.p
 
 The questions, the answers and the choice of tool calls are written below; every tool result is what the tool printed at
 that moment over this repository, in the form Claude Code stores it (numbered lines for Read, `file:line:text` for Grep,
-standard output for Bash). The checkout's path is replaced by CWD, and nothing else is edited. Times are a fixed start, the
+standard output for Bash). The checkout's path is replaced by CWD, the build folder's by `target`, and nothing else is edited. Times are a fixed start, the
 measured duration of each command, and three seconds for each assistant turn.
 """
 
 import datetime
 import json
+import os
 import pathlib
 import subprocess
 import time
@@ -29,7 +30,8 @@ def read(file_path, offset=1, limit=2000):
 
 def shell(command):
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
-    return (done.stdout + done.stderr).strip().replace(str(ROOT), CWD) or "(no output)"
+    output = (done.stdout + done.stderr).strip().replace(str(ROOT), CWD)
+    return output.replace(os.environ.get("CARGO_TARGET_DIR", "target"), "target") or "(no output)"
 
 
 def grep(pattern, path):
@@ -139,9 +141,9 @@ def explore():
     session.assistant("Now the schedule, which decides what a hit may cover.", [use("Read", {"file_path": "engine/src/schedule.rs", "limit": 150})])
     session.assistant(None, [use("Read", {"file_path": "engine/src/kv/cache.rs"})])
     session.assistant("Compression next.", [use("Read", {"file_path": "engine/src/compress/scorer.rs"})])
-    session.assistant(None, [use("Bash", {"command": "cargo build --workspace 2>&1 | tail -n 60", "description": "Build the workspace"})])
+    session.assistant(None, [use("Bash", {"command": "cargo test -p engine --test it schedule 2>&1 | tail -n 60", "description": "Build the engine and run the tests of the schedule"})])
     session.assistant("The record that all of this ends in.", [use("Read", {"file_path": "reports/src/record.rs", "limit": 230})])
-    session.assistant("One more look at what publishing costs.", [use("Read", {"file_path": "engine/src/kv/prefix.rs", "limit": 300})])
+    session.assistant("One more look at what publishing costs.", [use("Read", {"file_path": "engine/src/kv/prefix.rs", "limit": 400})])
     session.assistant(
         "Eleven stages are booked, in this order: render, tokenize, (target_park, drafter_load, score, select, target_load where "
         "something is scored), lookup, restore, prefill, first_token. A cached call still renders and tokenises the whole "

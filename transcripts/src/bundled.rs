@@ -15,12 +15,24 @@ pub struct Bundled {
     pub files: &'static [TextFile<'static>],
 }
 
-/// Every bundled session; the first one is the default of a run.
-pub const ALL: &[Bundled] = &[Bundled {
-    name: "explore",
-    about: "an agent reads its way through a small crate, one tool result at a time",
-    files: &[TextFile { name: "explore.jsonl", text: include_str!("../data/explore.jsonl") }],
-}];
+/// Every bundled session; the first one is the default of a run. `data/SOURCE.md` says how they were made.
+pub const ALL: &[Bundled] = &[
+    Bundled {
+        name: "explore",
+        about: "ten calls that grow from 0.3K to 70K characters, nearly all of them tool results",
+        files: &[TextFile { name: "explore.jsonl", text: include_str!("../data/explore.jsonl") }],
+    },
+    Bundled {
+        name: "delegate",
+        about: "parallel tool calls, and a sub-agent with a prefix of its own",
+        files: &[TextFile { name: "delegate.jsonl", text: include_str!("../data/delegate.jsonl") }],
+    },
+    Bundled {
+        name: "compacted",
+        about: "a session that was compacted half way, so that its prefix breaks once",
+        files: &[TextFile { name: "compacted.jsonl", text: include_str!("../data/compacted.jsonl") }],
+    },
+];
 
 /// The bundled session of a name.
 pub fn find(name: &str) -> Option<&'static Bundled> {
