@@ -96,12 +96,6 @@ pub fn kept_bytes(text: &str, token_bytes: &[Range<usize>], kept: &[Range<usize>
     merge(ranges)
 }
 
-/// The kept parts of `text`, one after the other with nothing between them. `ranges` come from [`kept_bytes`] of the
-/// same text; a range that is not of this text contributes nothing.
-pub fn join_kept(text: &str, ranges: &[Range<usize>]) -> String {
-    ranges.iter().filter_map(|range| text.get(range.clone())).collect()
-}
-
 /// Mean in the order of the values; 0 of none.
 fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let n = values.len().max(1);

@@ -95,7 +95,8 @@ impl KvCache {
         let (mut slots, lease) = hit.map_or((Vec::new(), None), |hit| (hit.slots, Some(hit.lease)));
         let n_hit = slots.len();
         let n_own = n_tokens - n_hit;
-        if let Some(index) = &mut self.index {
+        // A prompt that can never fit must not cost the others their place.
+        if let Some(index) = self.index.as_mut().filter(|_| n_tokens <= self.pool.n_slots()) {
             index.evict(n_own, &mut self.pool)?;
         }
         let Some(own) = self.pool.alloc(n_own) else {
