@@ -69,9 +69,8 @@ impl ModelSource {
         Err(unknown(reason.to_owned()))
     }
 
-    /// Opens the model: reads metadata, tokenizer and template and checks every tensor's name, shape, type
-    /// and place. The digest covers all bytes, so this reads the files once (about 5 GB/s from memory); no
-    /// weights stay resident.
+    /// Opens the model: reads metadata, tokenizer and template and checks every tensor's name, shape, type and
+    /// place. The digest covers all bytes, so this reads the files once; no weights stay resident.
     ///
     /// # Errors
     /// [`EngineError`] naming the file and the field, key or tensor.
