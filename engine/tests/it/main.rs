@@ -7,6 +7,7 @@ mod freeze;
 mod gguf;
 mod gguf_writer;
 mod golden;
+mod logits;
 mod model;
 mod prefix;
 mod prefix_model;
