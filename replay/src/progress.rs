@@ -46,7 +46,7 @@ impl Bar {
     pub fn new(plan: &Plan, n_done: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(plan.calls_planned()), ProgressDrawTarget::stderr());
         // The template is a constant of this file; where it did not parse, the plain bar is as good.
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} calls [{elapsed} < {eta}] {wide_msg}");
+        let style = ProgressStyle::with_template("{bar:12} {pos}/{len} [{elapsed} < {eta}] {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_position(n_done);
         bar.enable_steady_tick(Duration::from_millis(250));
@@ -61,17 +61,15 @@ impl Progress for Bar {
     }
 
     fn call_begins(&mut self, key: &Key<'_>) {
-        self.bar.set_message(self.tally.call_line(key, None));
+        self.bar.set_message(self.tally.call_line(key));
     }
 
     fn call_ends(&mut self, record: &CallRecord) {
         self.tally.add(record);
         self.bar.inc(1);
-        let line = self.tally.record_line(record);
-        if let Some(error) = &record.error {
-            self.bar.println(format!("{line}: {}", error.message));
+        if let Some(line) = self.tally.failure(record) {
+            self.bar.println(line);
         }
-        self.bar.set_message(line);
     }
 
     fn call_rebuilt(&mut self) {
@@ -110,8 +108,8 @@ impl Progress for Lines {
 
     fn call_ends(&mut self, record: &CallRecord) {
         self.tally.add(record);
-        if let Some(error) = &record.error {
-            eprintln!("{}: {}", self.tally.record_line(record), error.message);
+        if let Some(line) = self.tally.failure(record) {
+            eprintln!("{line}");
         }
     }
 
@@ -133,6 +131,7 @@ struct Tally {
     arm: String,
     repeat: u32,
     pass: PassTally,
+    last: Option<String>,
 }
 
 #[derive(Default)]
@@ -155,6 +154,7 @@ impl Tally {
             arm: String::new(),
             repeat: 0,
             pass: PassTally::default(),
+            last: None,
         }
     }
 
@@ -162,6 +162,7 @@ impl Tally {
         self.arm = arm.to_owned();
         self.repeat = repeat;
         self.pass = PassTally::default();
+        self.last = None;
     }
 
     fn add(&mut self, record: &CallRecord) {
@@ -171,6 +172,18 @@ impl Tally {
         self.pass.ttft_ms_sum += record.ttft_ms.unwrap_or(0.0);
         self.pass.tokens_raw += record.tokens_raw.unwrap_or(0);
         self.pass.tokens_prefix_hit += record.tokens_prefix_hit.unwrap_or(0);
+        self.last = Some(match (record.tokens_raw, record.ttft_ms) {
+            (Some(raw), Some(ttft_ms)) => {
+                let hit = percent(record.tokens_prefix_hit.unwrap_or(0), raw);
+                format!("{raw} tokens, hit {hit}, TTFT {}", seconds(ttft_ms))
+            }
+            _ => "failed".to_owned(),
+        });
+    }
+
+    fn failure(&self, record: &CallRecord) -> Option<String> {
+        let error = record.error.as_ref()?;
+        Some(format!("{} failed: {}", self.place(&record.session_id, record.call_index), error.message))
     }
 
     fn rebuilt(&mut self) -> String {
@@ -186,30 +199,19 @@ impl Tally {
         }
     }
 
-    fn call_line(&self, key: &Key<'_>, facts: Option<&str>) -> String {
-        let session: String = key.session_id.chars().take(20).collect();
-        let calls = self.calls_of.get(key.session_id).copied().unwrap_or(0);
-        let facts = facts.unwrap_or("running");
-        format!("{} · {session} · call {}/{calls} · {facts}", self.title(), key.call_index + 1)
+    /// The call in flight, and what the last one gave: short enough for 80 columns.
+    fn call_line(&self, key: &Key<'_>) -> String {
+        let place = self.place(key.session_id, key.call_index);
+        match &self.last {
+            Some(last) => format!("{place} · last {last}"),
+            None => place,
+        }
     }
 
-    fn record_line(&self, record: &CallRecord) -> String {
-        let key = Key {
-            run_id: &record.run_id,
-            arm: &record.arm,
-            repeat: record.repeat,
-            session_id: &record.session_id,
-            call_index: record.call_index,
-            order_index: record.order_index,
-        };
-        let facts = match (record.error.is_some(), record.tokens_raw, record.ttft_ms) {
-            (false, Some(raw), Some(ttft_ms)) => {
-                let hit = percent(record.tokens_prefix_hit.unwrap_or(0), raw);
-                format!("{raw} tokens · hit {hit} · TTFT {}", seconds(ttft_ms))
-            }
-            _ => "failed".to_owned(),
-        };
-        self.call_line(&key, Some(&facts))
+    fn place(&self, session_id: &str, call_index: u32) -> String {
+        let session: String = session_id.chars().take(8).collect();
+        let calls = self.calls_of.get(session_id).copied().unwrap_or(0);
+        format!("{} {session} {}/{calls}", self.title(), call_index + 1)
     }
 
     fn pass_line(&self) -> String {
