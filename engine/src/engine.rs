@@ -130,7 +130,8 @@ impl Engine {
         };
         self.target.load(&self.cpu)?;
         let config = &self.target.model().config;
-        let cache = KvCache::new(config, self.target.kv_dtype(), self.options.kv_budget_bytes, settings.cache)?;
+        let cache =
+            KvCache::new(config, self.target.kv_dtype(), self.options.kv_budget_bytes, settings.cache)?;
         self.arm = Some(Arm { settings, cache, compressor, scratch: Scratch::default() });
         Ok(())
     }
@@ -197,9 +198,17 @@ impl Engine {
     }
 
     /// Messages to tokens: render, and compress what the arm compresses.
-    fn prepare<'a>(&mut self, request: &Request<'a>, clock: &mut StageClock) -> Result<Ready<'a>, EngineError> {
-        if request.messages.is_empty() || request.max_new_tokens == 0 {
-            return Err(EngineError::EmptyRequest { reason: "it needs a message and at least one new token" });
+    fn prepare<'a>(
+        &mut self,
+        request: &Request<'a>,
+        clock: &mut StageClock,
+    ) -> Result<Ready<'a>, EngineError> {
+        if request.messages.is_empty() {
+            let reason = "its prompt holds no message; the session's file has none before this turn";
+            return Err(EngineError::EmptyRequest { reason });
+        }
+        if request.max_new_tokens == 0 {
+            return Err(EngineError::EmptyRequest { reason: "it asks for no token; ask for at least one" });
         }
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
         let tokens = tokens_of(self.target.model(), request.messages, request.tools, clock)?;
@@ -211,8 +220,8 @@ impl Engine {
             tokens_scored: 0,
         };
         if let (Some(compressor), Some(drafter)) = (&mut arm.compressor, &mut self.drafter) {
-            let plan =
-                clock.run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw_tokens))?;
+            let plan = clock
+                .run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw_tokens))?;
             let mut scorer = Scorer {
                 cpu: &self.cpu,
                 target: &mut self.target,
@@ -295,7 +304,8 @@ impl Run<'_> {
         let Arm { cache, scratch, .. } = arm;
         let mut hidden = Vec::new();
         let keep_last = |_, rows: &[f32]| hidden = rows[rows.len() - self.model.config.hidden..].to_vec();
-        clock.run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence, keep_last))?;
+        clock
+            .run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence, keep_last))?;
         let (first_logits, first) = clock.run(Stage::FirstToken, || {
             let logits = self.model.logits(&hidden);
             let first = self.sampler.sample(&logits)?;
@@ -338,8 +348,8 @@ fn tokens_of(
     tools: &[serde_json::Value],
     clock: &mut StageClock,
 ) -> Result<Vec<u32>, EngineError> {
-    let text =
-        clock.run(Stage::Render, || model.chat.render(messages, tools, Generation::Prompt, Thinking::Default))?;
+    let text = clock
+        .run(Stage::Render, || model.chat.render(messages, tools, Generation::Prompt, Thinking::Default))?;
     clock.run(Stage::Tokenize, || model.tokenizer.encode(&text))
 }
 

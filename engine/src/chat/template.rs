@@ -13,6 +13,10 @@ use crate::error::EngineError;
 /// never strips reasoning from history, so the prompt of each call extends that of the call before.
 const BUILT_IN: &str = include_str!("../../data/chatml.jinja");
 
+/// Instructions that one rendering may take. A template comes out of a model file and may loop for ever; a prompt of a
+/// thousand messages takes well under a hundredth of this.
+const FUEL: u64 = 50_000_000;
+
 /// Name of the only template in an environment.
 const NAME: &str = "chat";
 
@@ -83,6 +87,7 @@ impl ChatTemplate {
             Some(text) => out.write_str(text).map_err(Error::from),
             None => out.write_str(&python::str(value)?).map_err(Error::from),
         });
+        environment.set_fuel(Some(FUEL));
         environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_template_owned(NAME, source.to_owned()).map_err(refuse)?;

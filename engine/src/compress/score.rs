@@ -15,7 +15,7 @@ use kernels::kv::{KvDType, KvLayer, Slot};
 use kernels::ops::{kv_store, tail_score};
 
 use crate::error::EngineError;
-use crate::model::qwen3::{Heads, Qwen3, Scratch, Span, Tap};
+use crate::model::qwen3::{Heads, Qwen3, Rows, Scratch, Tap};
 use crate::request::ScoreRope;
 
 /// Queries of the score: the last positions of the text.
@@ -46,17 +46,18 @@ pub fn tail_scores(
     for layer in &drafter.weights.layers {
         let new_layer = || KvLayer::new(n, config.n_kv_heads, config.head_dim, dtype);
         let mut kv = new_layer();
-        let mut tail = TailTap { drafter, rope, q_tail: Vec::new(), unrotated: None, slots: &slots, start: 0 };
+        let mut tail =
+            TailTap { drafter, rope, q_tail: Vec::new(), unrotated: None, slots: &slots, start: 0 };
         if rope == ScoreRope::Nope {
             tail.unrotated = Some(new_layer());
         }
         for start in (0..n).step_by(PIECE) {
             let end = (start + PIECE).min(n);
             let angles = drafter.angles(start, end - start);
-            let span = Span { slots: &slots[..end], angles: &angles };
+            let piece = &mut hidden[start * config.hidden..end * config.hidden];
+            let mut rows = Rows { hidden: piece, slots: &slots[..end], angles: &angles };
             tail.start = start;
-            let rows = &mut hidden[start * config.hidden..end * config.hidden];
-            drafter.layer(layer, rows, &span, &mut kv, &mut scratch, &mut tail);
+            drafter.layer(layer, &mut rows, &mut kv, &mut scratch, &mut tail);
         }
         let keys = tail.unrotated.as_ref().unwrap_or(&kv);
         tail_score::cpu(drafter.cpu, &tail.q_tail, keys, &slots, config.n_heads, &mut max_probs);

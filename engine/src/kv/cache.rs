@@ -115,7 +115,12 @@ impl KvCache {
     ///
     /// # Errors
     /// The bookkeeping is broken: an error of this program.
-    pub fn close(&mut self, prompt: &Prompt<'_>, sequence: Sequence, n_written: usize) -> Result<(), EngineError> {
+    pub fn close(
+        &mut self,
+        prompt: &Prompt<'_>,
+        sequence: Sequence,
+        n_written: usize,
+    ) -> Result<(), EngineError> {
         let n_publish = n_written.min(prompt.tokens().len());
         if let Some(index) = &mut self.index {
             index.publish(prompt, &sequence.slots[..n_publish], &mut self.pool)?;

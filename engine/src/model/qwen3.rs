@@ -46,8 +46,11 @@ impl Tap for NoTap {
     fn after_rope(&mut self, _: &Heads<'_>) {}
 }
 
-/// A piece of a sequence: its rows stand at positions `start..start + n`, its KV goes to the last `n` of `slots`.
-pub struct Span<'a> {
+/// The rows of a piece on their way through the layers. They stand at positions `start..start + n`; their KV goes to
+/// the last `n` of `slots`.
+pub struct Rows<'a> {
+    /// Hidden state, `(n, hidden)`, updated in place by each layer.
+    pub hidden: &'a mut [f32],
     /// Slots of positions `0..start + n`, in order.
     pub slots: &'a [Slot],
     /// Rotation angles of positions `start..start + n`.
@@ -97,10 +100,10 @@ impl Qwen3<'_> {
         assert_eq!(kv.len(), self.config.n_layers, "one KV layer per model layer");
         assert!(tokens.len() <= slots.len(), "every token has a slot");
         let angles = self.angles(slots.len() - tokens.len(), tokens.len());
-        let span = Span { slots, angles: &angles };
         let mut hidden = self.embed(tokens)?;
+        let mut rows = Rows { hidden: &mut hidden, slots, angles: &angles };
         for (layer, kv) in self.weights.layers.iter().zip(kv) {
-            self.layer(layer, &mut hidden, &span, kv, scratch, &mut NoTap);
+            self.layer(layer, &mut rows, kv, scratch, &mut NoTap);
         }
         Ok(hidden)
     }
@@ -121,18 +124,18 @@ impl Qwen3<'_> {
         rope::Angles::new(self.config.head_dim, self.config.rope_theta, start, n)
     }
 
-    /// One layer over one piece: `hidden` is updated in place.
+    /// One layer over one piece.
     pub fn layer(
         &self,
         layer: &Layer,
-        hidden: &mut [f32],
-        span: &Span<'_>,
+        rows: &mut Rows<'_>,
         kv: &mut KvLayer,
         scratch: &mut Scratch,
         tap: &mut dyn Tap,
     ) {
         let (cpu, config) = (self.cpu, self.config);
         let eps = config.rms_eps;
+        let Rows { hidden, slots, angles } = rows;
         scratch.resize(hidden.len() / config.hidden, config);
         let s = scratch;
 
@@ -143,12 +146,12 @@ impl Qwen3<'_> {
         rms_norm::cpu_in_place(cpu, &mut s.q, &layer.q_norm, eps);
         rms_norm::cpu_in_place(cpu, &mut s.k, &layer.k_norm, eps);
         tap.before_rope(&Heads { q: &s.q, k: &s.k });
-        rope::cpu(cpu, &mut s.q, config.n_heads, span.angles);
-        rope::cpu(cpu, &mut s.k, config.n_kv_heads, span.angles);
+        rope::cpu(cpu, &mut s.q, config.n_heads, angles);
+        rope::cpu(cpu, &mut s.k, config.n_kv_heads, angles);
         tap.after_rope(&Heads { q: &s.q, k: &s.k });
-        let own = &span.slots[span.slots.len() - hidden.len() / config.hidden..];
+        let own = &slots[slots.len() - hidden.len() / config.hidden..];
         kv_store::cpu(cpu, &s.k, &s.v, own, kv);
-        attention::cpu(cpu, &s.q, kv, span.slots, config.n_heads, &mut s.heads);
+        attention::cpu(cpu, &s.q, kv, slots, config.n_heads, &mut s.heads);
         matmul::cpu(cpu, &s.heads, &layer.wo, &mut s.delta);
 
         rms_norm::add_cpu(cpu, hidden, &s.delta, &layer.ffn_norm, eps, &mut s.normed);

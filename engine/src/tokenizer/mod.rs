@@ -9,7 +9,6 @@ mod from_gguf;
 mod from_json;
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use crate::error::EngineError;
 use crate::gguf::GgufFile;
@@ -31,8 +30,6 @@ const END_OF_TURN: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 pub struct Tokenizer {
     /// Parses added and special tokens in the text.
     inner: tokenizers::Tokenizer,
-    /// The same, with special tokens as plain text; made when first asked for.
-    plain: OnceLock<tokenizers::Tokenizer>,
     origin: String,
     eos: Vec<u32>,
     digest: String,
@@ -68,7 +65,7 @@ impl Tokenizer {
         };
         let vocab_len = *highest as usize + 1;
         let eos = END_OF_TURN.iter().filter_map(|text| inner.token_to_id(text)).collect();
-        Ok(Self { inner, plain: OnceLock::new(), origin: origin.to_owned(), eos, digest, vocab_len })
+        Ok(Self { inner, origin: origin.to_owned(), eos, digest, vocab_len })
     }
 
     /// Adds ids that end the output, as the model's metadata names them. Ids outside the vocabulary are left
@@ -88,22 +85,6 @@ impl Tokenizer {
     /// [`EngineError::Tokenizer`] if the crate fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EngineError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed("encode", &error))?;
-        Ok(encoding.get_ids().to_vec())
-    }
-
-    /// Token ids of a text in which special tokens (control tokens such as `<|im_start|>`) are plain
-    /// characters. Added tokens that are not special, such as `<think>`, are still recognised. Python:
-    /// `split_special_tokens`.
-    ///
-    /// # Errors
-    /// [`EngineError::Tokenizer`] if the crate fails.
-    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        let plain = self.plain.get_or_init(|| {
-            let mut plain = self.inner.clone();
-            plain.set_encode_special_tokens(true);
-            plain
-        });
-        let encoding = plain.encode_fast(text, false).map_err(|error| self.failed("encode", &error))?;
         Ok(encoding.get_ids().to_vec())
     }
 

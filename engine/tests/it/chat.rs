@@ -126,6 +126,12 @@ fn the_environment_is_the_one_of_transformers() {
 }
 
 #[test]
+fn a_template_that_loops_without_end_is_stopped() {
+    let source = "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}";
+    assert!(render(source).unwrap_err().to_string().contains("fuel"));
+}
+
+#[test]
 fn errors_name_the_template_and_say_what_it_said() {
     let raised = render("\n{{ raise_exception('roles must alternate') }}").unwrap_err().to_string();
     assert!(raised.contains("test") && raised.contains("roles must alternate"), "{raised}");

@@ -48,11 +48,13 @@ fn distance(truth: &[f32], got: &[Vec<f32>]) -> Distance {
 /// Distance from the truth on a short text (every position) and on the last 4 of 700 and of 4096 random tokens.
 fn distances(file: &str) -> [Distance; 3] {
     let engine = engine(file);
-    [("text_full", "logits"), ("rand700", "logits_last4"), ("long4096", "logits_last4")].map(|(golden, name)| {
-        let tensors = Tensors::open(&format!("{golden}.safetensors"));
-        let (ids, (shape, truth)) = (tensors.ids("ids"), tensors.f32(name));
-        distance(&truth, &engine.logits(&ids, ids.len() - shape[0]).unwrap())
-    })
+    [("text_full", "logits"), ("rand700", "logits_last4"), ("long4096", "logits_last4")].map(
+        |(golden, name)| {
+            let tensors = Tensors::open(&format!("{golden}.safetensors"));
+            let (ids, (shape, truth)) = (tensors.ids("ids"), tensors.f32(name));
+            distance(&truth, &engine.logits(&ids, ids.len() - shape[0]).unwrap())
+        },
+    )
 }
 
 #[test]

@@ -7,8 +7,8 @@ use engine::engine::Engine;
 use engine::error::EngineError;
 use engine::model_source::ModelSource;
 use engine::request::{
-    ArmSettings, CachePolicy, CacheState, CompressionPolicy, CompressionSettings, EngineOptions, FinishReason,
-    Request, Residency, Response, ScoreRope, UserFallback, Verify, WithTools,
+    ArmSettings, CachePolicy, CacheState, CompressionPolicy, CompressionSettings, EngineOptions,
+    FinishReason, Request, Residency, Response, ScoreRope, UserFallback, Verify, WithTools,
 };
 use engine::sample::Sampling;
 use engine::spans::Stage;
@@ -35,10 +35,14 @@ fn history(n_calls: usize) -> Vec<Message> {
     for call in 1..n_calls {
         let id = format!("call_{call}");
         let mut assistant = Message::text(Role::Assistant, format!("Reading part {call}."));
-        assistant.tool_calls =
-            vec![ToolCall { id: id.clone(), name: "Read".into(), arguments: format!("{{\"part\": {call}}}") }];
-        let listing: String =
-            (0..24 * call).map(|line| format!("{line:5}\tlet value_{line} = source.part({call}, {line})?;\n")).collect();
+        assistant.tool_calls = vec![ToolCall {
+            id: id.clone(),
+            name: "Read".into(),
+            arguments: format!("{{\"part\": {call}}}"),
+        }];
+        let listing: String = (0..24 * call)
+            .map(|line| format!("{line:5}\tlet value_{line} = source.part({call}, {line})?;\n"))
+            .collect();
         let mut result = Message::text(Role::Tool, listing);
         result.tool_call_id = Some(id);
         result.name = Some("Read".into());
@@ -128,10 +132,16 @@ fn bits_do_not_depend_on_threads_or_on_a_budget_that_evicts() {
 #[test]
 fn a_second_session_evicts_the_first_and_both_stay_exact() {
     let messages = history(4);
-    let other: Vec<Message> = messages.iter().cloned().map(|mut m| {
-        if m.role == Role::User { m = Message::text(Role::User, "What does the parser do with a bad line?"); }
-        m
-    }).collect();
+    let other: Vec<Message> = messages
+        .iter()
+        .cloned()
+        .map(|mut m| {
+            if m.role == Role::User {
+                m = Message::text(Role::User, "What does the parser do with a bad line?");
+            }
+            m
+        })
+        .collect();
     let mut engine = open(2, ROOMY);
     let longest = replay(&mut engine, arm(CachePolicy::Off, None), 4)[3].tokens_raw;
     let mut engine = open(2, 2048 * (longest + 64));
