@@ -96,14 +96,16 @@ pub enum ReplayError {
     },
     /// The range covers no call.
     #[error(
-        "--calls {range}: none of the {sessions} sessions has such a call, the longest has {calls_max}; \
-         choose a lower range"
+        "--calls {range}: no call to replay in {sessions} sessions: the longest has {calls_max} calls, and \
+         {calls_empty} of the range have an empty request; choose another range, or give those a --system-prompt"
     )]
     NoCalls {
         /// Range given.
         range: CallRange,
         /// Calls of the longest session.
         calls_max: u32,
+        /// Calls of the range whose request is empty.
+        calls_empty: u32,
         /// Sessions given.
         sessions: usize,
     },

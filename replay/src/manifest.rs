@@ -79,7 +79,7 @@ fn session_ref(session: &PlannedSession) -> SessionRef {
         source: session.source.clone(),
         digest: session.digest.clone(),
         calls: session.calls.into(),
-        calls_replayed: session.calls_replayed.into(),
+        calls_replayed: session.call_indices.len() as u64,
         fidelity_level: session.fidelity_level.clone(),
         fidelity_reasons: session.fidelity_reasons.clone(),
     }

@@ -22,10 +22,10 @@ pub struct PlannedSession {
     pub digest: String,
     /// Calls of the session.
     pub calls: u32,
-    /// First call replayed, from 0.
-    pub call_first: u32,
-    /// Calls replayed.
-    pub calls_replayed: u32,
+    /// The calls replayed, from 0: those of the range whose request holds a message.
+    pub call_indices: Vec<u32>,
+    /// Calls of the range whose request is empty: nothing was recorded before them.
+    pub calls_empty: u32,
     /// UTF-8 bytes of the longest replayed prompt: texts, reasoning, tool names and arguments.
     pub prompt_bytes_max: u64,
     /// Level of the import's fidelity.
@@ -84,9 +84,13 @@ impl Plan {
         }
         let planned: Vec<PlannedSession> =
             sessions.iter().map(|sourced| planned(&settings, sourced)).collect::<Result<_, _>>()?;
-        if planned.iter().all(|session| session.calls_replayed == 0) {
-            let calls_max = planned.iter().map(|session| session.calls).max().unwrap_or(0);
-            return Err(ReplayError::NoCalls { range: settings.calls, calls_max, sessions: planned.len() });
+        if planned.iter().all(|session| session.call_indices.is_empty()) {
+            return Err(ReplayError::NoCalls {
+                range: settings.calls,
+                calls_max: planned.iter().map(|session| session.calls).max().unwrap_or(0),
+                calls_empty: planned.iter().map(|session| session.calls_empty).sum(),
+                sessions: planned.len(),
+            });
         }
         let mut plan = Self { settings, arms, sessions: planned, notes: Vec::new() };
         plan.notes = plan.find_notes(sessions);
@@ -114,8 +118,7 @@ impl Plan {
             .iter()
             .enumerate()
             .flat_map(|(session_index, session)| {
-                let calls = session.call_first..session.call_first + session.calls_replayed;
-                calls.map(move |call_index| (session_index, call_index))
+                session.call_indices.iter().map(move |&call_index| (session_index, call_index))
             })
             .enumerate()
             .map(move |(position, (session_index, call_index))| Place {
@@ -127,7 +130,7 @@ impl Plan {
 
     /// Calls of one pass.
     pub fn calls_per_pass(&self) -> u64 {
-        self.sessions.iter().map(|session| u64::from(session.calls_replayed)).sum()
+        self.sessions.iter().map(|session| session.call_indices.len() as u64).sum()
     }
 
     /// Calls of the whole run.
@@ -152,9 +155,17 @@ impl Plan {
             ));
         }
         notes.extend(self.compression_notes(sessions));
-        let empty = self.sessions.iter().filter(|session| session.calls_replayed == 0).count();
-        if empty > 0 {
-            notes.push(format!("{empty} sessions have no call in {} and are left out", settings.calls));
+        let n_outside =
+            self.sessions.iter().filter(|s| s.call_indices.is_empty() && s.calls_empty == 0).count();
+        if n_outside > 0 {
+            notes.push(format!("{n_outside} sessions have no call in {} and are left out", settings.calls));
+        }
+        let n_empty: u32 = self.sessions.iter().map(|session| session.calls_empty).sum();
+        if n_empty > 0 {
+            notes.push(format!(
+                "{n_empty} calls have an empty request, as nothing was recorded before them, and are left out; \
+                 --system-prompt gives them one"
+            ));
         }
         if settings.calls.first > 1 && self.arms.iter().any(has_state) {
             notes.push(format!(
@@ -212,6 +223,8 @@ fn planned(settings: &Settings, sourced: &SourcedSession) -> Result<PlannedSessi
     let SourcedSession { source, session } = sourced;
     let calls = u32::try_from(session.calls.len()).unwrap_or(u32::MAX);
     let range = settings.calls.of_session(calls);
+    let (call_indices, empty): (Vec<u32>, Vec<u32>) =
+        range.partition(|&call| session.calls.get(call as usize).is_some_and(|call| !call.prefix.is_empty()));
     let digest =
         session.digest().map_err(|source| ReplayError::Digest { session_id: session.id.clone(), source })?;
     Ok(PlannedSession {
@@ -220,9 +233,9 @@ fn planned(settings: &Settings, sourced: &SourcedSession) -> Result<PlannedSessi
         source: source.clone(),
         digest,
         calls,
-        call_first: range.start,
-        calls_replayed: range.len() as u32,
-        prompt_bytes_max: range.map(|call| prompt_bytes(session, call)).max().unwrap_or(0),
+        prompt_bytes_max: call_indices.iter().map(|&call| prompt_bytes(session, call)).max().unwrap_or(0),
+        calls_empty: empty.len() as u32,
+        call_indices,
         fidelity_level: session.fidelity.level.as_str().to_owned(),
         fidelity_reasons: session.fidelity.reasons.iter().map(ToString::to_string).collect(),
     })

@@ -76,7 +76,7 @@ pub fn check(
     let same_sessions = manifest.sessions.len() == plan.sessions.len();
     let changed = manifest.sessions.iter().zip(&plan.sessions).find(|(old, new)| {
         (&old.session_id, &old.digest, old.calls_replayed)
-            != (&new.session_id, &new.digest, u64::from(new.calls_replayed))
+            != (&new.session_id, &new.digest, new.call_indices.len() as u64)
     });
     let refused = |reason: String| Err(ReplayError::Resume { path: path.to_owned(), reason });
     if let Some((old, _)) = changed {

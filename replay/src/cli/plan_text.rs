@@ -86,10 +86,11 @@ fn sessions(plan: &Plan) -> Table {
         ("source", Align::Left),
     ]);
     for session in &plan.sessions {
-        let last = session.call_first + session.calls_replayed;
-        let replayed = match session.calls_replayed {
-            0 => "none".to_owned(),
-            _ => format!("{}..{last}", session.call_first + 1),
+        let replayed = match (session.call_indices.first(), session.call_indices.last()) {
+            (Some(first), Some(last)) => {
+                format!("{} in {}..{}", session.call_indices.len(), first + 1, last + 1)
+            }
+            _ => "none".to_owned(),
         };
         table.row([
             session.session_id.clone(),

@@ -96,7 +96,7 @@ fn bad_input_exits_3_with_a_sentence() {
         (&["run", "nothing"], "no session to replay"),
         (
             &["run", "s.session.json", "--calls", "9.."],
-            "--calls 9..: none of the 1 sessions has such a call, the longest has 3",
+            "--calls 9..: no call to replay in 1 sessions: the longest has 3 calls",
         ),
         (&["run", "s.session.json", "--arms", "cold,tepid"], "arm `tepid`: unknown; known arms are cold"),
         (&["run", "s.session.json", "--arm-file", "arms.toml"], "unknown field `speed`"),

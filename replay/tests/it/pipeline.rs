@@ -171,6 +171,19 @@ fn a_range_limits_the_calls_of_each_session() {
 }
 
 #[test]
+fn calls_with_an_empty_request_are_left_out_and_said() {
+    let mut sessions = sourced(vec![session("s", 3)]);
+    sessions[0].session.calls[0].prefix.clear();
+    let plan = plan(fixture::settings(), &["cold"], &sessions);
+    assert_eq!((plan.sessions[0].call_indices.as_slice(), plan.sessions[0].calls_empty), (&[1, 2][..], 1));
+    assert!(plan.notes.iter().any(|note| note.contains("1 calls have an empty request")), "{:?}", plan.notes);
+    let dir = tempfile::tempdir().unwrap();
+    run(&plan, &sessions, &mut MockBackend::default(), dir.path(), None).unwrap();
+    let calls: Vec<_> = records(dir.path()).into_iter().map(|r| (r.call_index, r.order_index)).collect();
+    assert_eq!(calls, [(1, 0), (2, 1)]);
+}
+
+#[test]
 fn a_full_disk_is_a_clear_error() {
     let sessions = sourced(vec![session("s", 1)]);
     let plan = plan(fixture::settings(), &["cold"], &sessions);
