@@ -94,6 +94,20 @@ pub enum ReplayError {
         /// What was found instead, and what to do.
         reason: String,
     },
+    /// No bundled session has this name.
+    #[error("bundled:{name}: unknown; the bundled sessions are {known}")]
+    UnknownBundled {
+        /// Name given.
+        name: String,
+        /// Names there are, joined by commas.
+        known: String,
+    },
+    /// Two sessions share an id: their records could not be told apart.
+    #[error("session {session_id}: given twice; name each session once")]
+    SessionTwice {
+        /// The id.
+        session_id: String,
+    },
     /// The range covers no call.
     #[error(
         "--calls {range}: no call to replay in {sessions} sessions: the longest has {calls_max} calls, and \

@@ -6,7 +6,7 @@ use reports::record::{RunManifest, SCHEMA_VERSION, SessionRef};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::backend::Identity;
+use crate::backend::{Device, Identity};
 use crate::clock;
 use crate::error::ReplayError;
 use crate::machine;
@@ -42,9 +42,15 @@ pub fn begin(
     surroundings: Surroundings,
 ) -> Result<RunManifest, ReplayError> {
     let mut device = identity.device_facts.clone();
+    let mut telemetry_absent = surroundings.telemetry_absent;
     if !surroundings.gpu_facts.is_empty() {
         // Seen by telemetry whether or not the models ran on it.
         device.insert("gpu".to_owned(), Value::Object(surroundings.gpu_facts.into_iter().collect()));
+        if identity.device == Device::Cpu {
+            let reason =
+                "the models ran on the CPU: samples of the GPU are kept, calls are charged nothing of it";
+            telemetry_absent.insert("gpu_per_call".to_owned(), reason.to_owned());
+        }
     }
     Ok(RunManifest {
         schema_version: SCHEMA_VERSION,
@@ -60,7 +66,7 @@ pub fn begin(
         models: identity.models.clone(),
         machine: machine::facts(),
         device,
-        telemetry_absent: surroundings.telemetry_absent,
+        telemetry_absent,
         seed: plan.settings.seed,
         calls_planned: plan.calls_planned(),
     })

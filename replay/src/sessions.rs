@@ -1,7 +1,8 @@
 //! The sessions of a run: read from the paths the user gave or from those built in, with the system prompt and the
 //! tools that were supplied. Chooses and decorates; what a session is, `transcripts` knows.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use transcripts::bundled;
@@ -35,12 +36,22 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Loads the sessions that the settings name.
+/// What names a bundled session where a path is expected: `bundled:<name>`.
+pub const BUNDLED_PREFIX: &str = "bundled:";
+
+/// Loads the sessions that the settings name; the first bundled one where they name none.
 ///
 /// # Errors
 /// A path or a supplied file cannot be read, or there is no session to replay.
 pub fn load(settings: &Settings) -> Result<Loaded, ReplayError> {
-    let mut loaded = if settings.is_bundled() { built_in()? } else { from_paths(settings)? };
+    let default =
+        bundled::ALL.first().map(|bundled| PathBuf::from(format!("{BUNDLED_PREFIX}{}", bundled.name)));
+    let given = match settings.is_bundled() {
+        true => default.into_iter().collect(),
+        false => settings.sessions.clone(),
+    };
+    let found = read(&given, &settings.working_dir, ImportOptions::default())?;
+    let mut loaded = choose(found, settings.subagents, &given)?;
     if let Some(path) = &settings.system_prompt {
         let text = input::read_text(&settings.working_dir.join(path), SUPPLIED_BYTES_MAX)?;
         map(&mut loaded, |session| session.with_system_prompt(text.clone()));
@@ -50,6 +61,49 @@ pub fn load(settings: &Settings) -> Result<Loaded, ReplayError> {
         map(&mut loaded, |session| session.with_tools(tools.clone()));
     }
     Ok(loaded)
+}
+
+/// Everything in the files, folders and bundled sessions given, sub-agents included; `base` anchors relative paths.
+///
+/// # Errors
+/// A path cannot be read, a bundled session is unknown, or a session comes twice.
+pub fn read(given: &[PathBuf], base: &Path, options: ImportOptions) -> Result<Import, ReplayError> {
+    let mut paths = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for path in given {
+        match path.to_str().and_then(|text| text.strip_prefix(BUNDLED_PREFIX)) {
+            Some(name) if names.contains(&name) => {}
+            Some(name) => names.push(name),
+            None => paths.push(base.join(path)),
+        }
+    }
+    let mut found = import(&paths, &options)?;
+    for name in names {
+        let import = import_bundled(name)?;
+        found.sessions.extend(import.sessions);
+        found.files.extend(import.files);
+    }
+    let mut ids = BTreeSet::new();
+    match found.sessions.iter().find(|session| !ids.insert(session.id.as_str())) {
+        Some(session) => Err(ReplayError::SessionTwice { session_id: session.id.clone() }),
+        None => Ok(found),
+    }
+}
+
+/// A bundled session, its files named `bundled:<name>`.
+fn import_bundled(name: &str) -> Result<Import, ReplayError> {
+    let Some(bundled) = bundled::find(name) else {
+        let known: Vec<&str> = bundled::ALL.iter().map(|bundled| bundled.name).collect();
+        return Err(ReplayError::UnknownBundled { name: name.to_owned(), known: known.join(", ") });
+    };
+    let mut import = bundled.import()?;
+    let of_sessions =
+        import.sessions.iter_mut().flat_map(|session| &mut session.files).map(|file| &mut file.path);
+    let of_import = import.files.iter_mut().map(|file| &mut file.path);
+    for path in of_sessions.chain(of_import) {
+        *path = format!("{BUNDLED_PREFIX}{}", path.trim_end_matches(".jsonl"));
+    }
+    Ok(import)
 }
 
 /// Warnings of an import as lines for stderr.
@@ -81,39 +135,21 @@ fn map(loaded: &mut Loaded, change: impl Fn(Session) -> Session) {
     loaded.sessions = changed.collect();
 }
 
-/// The first bundled session: that of a run that names none.
-fn built_in() -> Result<Loaded, ReplayError> {
-    let Some(bundled) = bundled::ALL.first() else {
-        let reason = "this build bundles none; name a session".to_owned();
-        return Err(ReplayError::NoSession { paths: "bundled".to_owned(), reason });
-    };
-    let import = bundled.import()?;
-    let source = format!("bundled:{}", bundled.name);
-    let mains = import.sessions.into_iter().filter(|session| session.kind == Kind::Main);
-    Ok(Loaded {
-        sessions: mains.map(|session| SourcedSession { source: source.clone(), session }).collect(),
-        warnings: Vec::new(),
-    })
-}
-
-fn from_paths(settings: &Settings) -> Result<Loaded, ReplayError> {
-    let paths: Vec<_> = settings.sessions.iter().map(|path| settings.working_dir.join(path)).collect();
-    let import = import(&paths, &ImportOptions::default())?;
-    let mut warnings = warnings(&import);
-    let n_files = import.files.len();
-    let n_mains = import.sessions.iter().filter(|session| session.kind == Kind::Main).count();
+/// The sessions of an import that are to be replayed.
+fn choose(found: Import, subagents: Subagents, given: &[PathBuf]) -> Result<Loaded, ReplayError> {
+    let mut warnings = warnings(&found);
+    let n_files = found.files.len();
+    let n_mains = found.sessions.iter().filter(|session| session.kind == Kind::Main).count();
     // A sub-agent's file given by itself is meant; beside a main session it comes along uninvited.
-    let keeps_all = settings.subagents == Subagents::Include || n_mains == 0;
+    let keeps_all = subagents == Subagents::Include || n_mains == 0;
     let (kept, left_out): (Vec<Session>, Vec<Session>) =
-        import.sessions.into_iter().partition(|session| keeps_all || session.kind == Kind::Main);
+        found.sessions.into_iter().partition(|session| keeps_all || session.kind == Kind::Main);
     if !left_out.is_empty() {
-        warnings.push(format!(
-            "{} sub-agent sessions left out; --include-subagents replays them",
-            left_out.len()
-        ));
+        let n = left_out.len();
+        warnings.push(format!("{n} sub-agent sessions left out; --include-subagents replays them"));
     }
     if kept.is_empty() {
-        let paths: Vec<String> = settings.sessions.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = given.iter().map(|path| path.display().to_string()).collect();
         let reason = format!("{n_files} files were read and hold no recorded call; see `reprise inspect`");
         return Err(ReplayError::NoSession { paths: paths.join(", "), reason });
     }

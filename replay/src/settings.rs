@@ -160,7 +160,7 @@ pub struct Settings {
     /// Most tokens generated per call.
     pub max_new_tokens: u32,
     /// 0 draws the likeliest token.
-    pub temperature: f32,
+    pub temperature: f64,
     /// Seed of everything random.
     pub seed: u64,
     /// Exactness check of every call.
@@ -194,7 +194,7 @@ impl Settings {
 
     /// How tokens are drawn.
     pub const fn sampling(&self) -> Sampling {
-        Sampling { temperature: self.temperature, seed: self.seed }
+        Sampling { temperature: self.temperature as f32, seed: self.seed }
     }
 
     /// Whether the run replays a bundled session.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use transcripts::canonical;
-use transcripts::import::{FormatChoice, Import, ImportOptions, import as read};
+use transcripts::import::{FormatChoice, Import, ImportOptions};
 use transcripts::inspect::inspect;
 
 use crate::cli::inspect::sessions_table;
@@ -53,7 +53,7 @@ impl From<Format> for ImportOptions {
 /// # Errors
 /// A path cannot be read or written, or nothing in it holds a recorded call.
 pub fn import(args: &ImportArgs) -> Result<Outcome, ReplayError> {
-    let found = read(&args.paths, &args.format.into())?;
+    let found = sessions::read(&args.paths, Path::new(""), args.format.into())?;
     for warning in sessions::warnings(&found) {
         eprintln!("warning: {warning}");
     }

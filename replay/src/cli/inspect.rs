@@ -1,12 +1,12 @@
 //! `reprise inspect`: what is in a session, a model or a run, told by what the path holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::describe::ModelDescription;
 use engine::model_source::ModelSource;
 use reports::store::{MANIFEST_FILE, RunDir};
-use transcripts::import::{ImportOptions, import};
+use transcripts::import::ImportOptions;
 use transcripts::inspect::{Inspection, inspect as summarise};
 
 use crate::backend::BackendError;
@@ -22,7 +22,7 @@ const FINDINGS_SHOWN_MAX: usize = 20;
 /// Arguments of `reprise inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A session file or folder, a model (GGUF file, safetensors folder, synthetic:<shape>) or a run directory
+    /// A session file or folder, bundled:<name>, a model (GGUF file, safetensors folder, synthetic:<shape>) or a run directory
     #[arg(required = true, value_name = "SESSION | MODEL | RUN")]
     pub path: PathBuf,
     /// Print JSON
@@ -49,7 +49,7 @@ pub fn inspect(args: &InspectArgs) -> Result<Outcome, ReplayError> {
 }
 
 fn session(args: &InspectArgs) -> Result<Outcome, ReplayError> {
-    let found = import(&[&args.path], &ImportOptions::default())?;
+    let found = sessions::read(std::slice::from_ref(&args.path), Path::new(""), ImportOptions::default())?;
     for warning in sessions::warnings(&found) {
         eprintln!("warning: {warning}");
     }

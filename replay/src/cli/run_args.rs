@@ -15,7 +15,8 @@ use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
 /// Arguments of `reprise run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Session files or folders: Claude Code .jsonl, or session files of `reprise import` [default: a bundled session]
+    /// Session files or folders: Claude Code .jsonl, session files of `reprise import`, or bundled:<name> [default: the
+    /// first bundled session]
     pub session: Vec<PathBuf>,
 
     /// The model that answers: a GGUF file, a safetensors folder, or synthetic:<shape>
@@ -59,7 +60,7 @@ pub struct RunArgs {
     pub max_new_tokens: u32,
     /// 0 draws the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, help_heading = "What runs")]
-    pub temperature: f32,
+    pub temperature: f64,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What runs")]
     pub seed: u64,
@@ -126,8 +127,8 @@ fn keep_ratio(text: &str) -> Result<KeepRatio, String> {
         .ok_or_else(|| format!("expected a share from 0.001 to 1, got `{text}`"))
 }
 
-fn temperature(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
         Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
         _ => Err(format!("expected a number from 0 to 100, got `{text}`")),
     }

@@ -46,3 +46,39 @@ pub fn show(bytes: u64) -> String {
         None => format!("{bytes} B"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_unit() {
+        for (text, bytes) in [
+            ("4GiB", 4 << 30),
+            ("512 mib", 512 << 20),
+            ("1.5GB", 1_500_000_000),
+            ("65536", 65_536),
+            ("7b", 7),
+            ("1TiB", 1 << 40),
+        ] {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GiB", "-1", "0", "0.1", "nan", "inf", "1e300", "4 parsecs", "9000000TiB"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (4 << 30, "4 GiB"),
+            (255 << 20, "255 MiB"),
+        ] {
+            assert_eq!(show(bytes), text);
+        }
+    }
+}

@@ -55,3 +55,23 @@ impl Table {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&[("name", Align::Left), ("n", Align::Right), ("rest", Align::Left)]);
+        table.row(["é".to_owned(), "10".to_owned(), "x".to_owned()]);
+        table.row(["longer".to_owned(), "7".to_owned(), String::new()]);
+        assert_eq!(table.render(), "name     n  rest\né       10  x\nlonger   7\n");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let mut table = Table::new(&[("name", Align::Left)]);
+        table.row(["a\x1b[2Jb\nc".to_owned()]);
+        assert_eq!(table.render(), "name\na [2Jb c\n");
+    }
+}

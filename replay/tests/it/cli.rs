@@ -12,7 +12,12 @@ use crate::fixture::{check_golden, session};
 
 fn reprise(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("reprise").unwrap();
-    command.current_dir(folder).args(args).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE");
+    command
+        .current_dir(folder)
+        .args(args)
+        .env("NO_COLOR", "1")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("COLUMNS");
     command.output().unwrap()
 }
 
@@ -94,6 +99,11 @@ fn bad_input_exits_3_with_a_sentence() {
         (&["run", "empty.jsonl"], "empty.jsonl"),
         (&["run", "noise.bin"], "noise.bin"),
         (&["run", "nothing"], "no session to replay"),
+        (&["run", "bundled:nope"], "the bundled sessions are explore"),
+        (
+            &["run", "s.session.json", "./s.session.json", "bundled:explore", "--calls", "99.."],
+            "no call to replay in 2 sessions",
+        ),
         (
             &["run", "s.session.json", "--calls", "9.."],
             "--calls 9..: no call to replay in 1 sessions: the longest has 3 calls",
@@ -290,6 +300,21 @@ fn import_writes_sessions_that_inspect_reads() {
     assert_eq!(json["files"][0]["bad_lines"], 0);
     let text = stdout(&reprise(dir.path(), &["inspect", "out"]));
     assert!(text.contains("fidelity: the system prompt is not recorded"), "{text}");
+}
+
+#[test]
+fn bundled_sessions_are_named_like_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for bundled in transcripts::bundled::ALL {
+        let name = format!("bundled:{}", bundled.name);
+        let json: Value =
+            serde_json::from_str(&stdout(&reprise(dir.path(), &["inspect", &name, "--json"]))).unwrap();
+        assert!(json["sessions"][0]["calls"].as_u64() > Some(0), "{name}");
+        let plan: Value =
+            serde_json::from_str(&stdout(&reprise(dir.path(), &["run", &name, "--plan", "--json"]))).unwrap();
+        assert_eq!(plan["sessions"][0]["source"], Value::from(name));
+        assert_eq!(plan["settings"]["compress_threshold_tokens"], 32_000);
+    }
 }
 
 #[test]

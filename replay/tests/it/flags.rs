@@ -32,7 +32,7 @@ fn table() -> Vec<Row> {
         ("calls", &["--calls", "2..7"], "/calls", json!("2..7")),
         ("repeats", &["--repeats", "5"], "/repeats", json!(5)),
         ("max-new-tokens", &["--max-new-tokens", "1"], "/max_new_tokens", json!(1)),
-        ("temperature", &["--temperature", "0.5"], "/temperature", json!(0.5)),
+        ("temperature", &["--temperature", "0.7"], "/temperature", json!(0.7)),
         ("seed", &["--seed", "18446744073709551615"], "/seed", json!(u64::MAX)),
         ("verify", &["--verify"], "/verify", json!("bitwise")),
         ("system-prompt", &["--system-prompt", "s.txt"], "/system_prompt", json!("s.txt")),
