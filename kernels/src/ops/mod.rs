@@ -3,7 +3,6 @@
 pub mod attention;
 pub mod embedding;
 pub mod kv_store;
-pub mod logits;
 pub mod matmul;
 pub mod rms_norm;
 pub mod rope;

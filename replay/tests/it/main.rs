@@ -13,4 +13,5 @@ mod flags;
 mod pipeline;
 mod resume;
 mod telemetry;
+mod tidy;
 mod validity;

@@ -1,0 +1,87 @@
+//! The whole prefill of a prompt, and decode after it, in model shapes with random weights. Prints tokens per second,
+//! GFLOP/s and the share of this machine's measured matmul peak; the result of a run is checked before it is timed.
+#![allow(clippy::expect_used, reason = "a bench that cannot set up has nothing to measure")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use engine::kv::cache::KvCache;
+use engine::model::qwen3::{Qwen3, Scratch};
+use engine::model_source::ModelSource;
+use engine::request::CachePolicy;
+use engine::residency::Resident;
+use kernels::device::Cpu;
+use kernels::peak::Peak;
+
+/// Tokens of a launch, as the engine's schedule cuts long segments.
+const PIECE: usize = 512;
+
+fn tokens(n: usize, vocab: usize) -> Vec<u32> {
+    (0..n as u64).map(|i| (i.wrapping_mul(6_364_136_223_846_793_005) >> 33) as u32 % vocab as u32).collect()
+}
+
+/// Prefills `tokens` into an empty cache; the hidden state of the last position.
+fn prefill(model: &Qwen3<'_>, resident: &Resident, tokens: &[u32]) -> Vec<f32> {
+    let dtype = resident.kv_dtype();
+    let budget = KvCache::bytes_per_token(model.config, dtype) * tokens.len() as u64;
+    let mut cache =
+        KvCache::new(model.config, dtype, budget, CachePolicy::Off).expect("a budget of one prompt");
+    let sequence = cache.open(None, tokens.len()).expect("slots of one prompt");
+    let mut scratch = Scratch::default();
+    let mut last = Vec::new();
+    for start in (0..tokens.len()).step_by(PIECE) {
+        let end = (start + PIECE).min(tokens.len());
+        let slots = sequence.slots(end);
+        let hidden = model.forward(&tokens[start..end], slots, cache.layers(), &mut scratch);
+        last = hidden.expect("tokens of the vocabulary");
+    }
+    last.split_off(last.len() - model.config.hidden)
+}
+
+/// Multiply-adds of a prefill, counted twice: linear layers over every token, causal attention, no output head.
+fn flops(model: &Qwen3<'_>, n: usize) -> f64 {
+    let c = model.config;
+    let (q, kv) = (c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim);
+    let linear = 2 * c.n_layers * (c.hidden * (2 * q + 2 * kv) + 3 * c.hidden * c.ffn);
+    let attention = 4 * c.n_layers * q * (n + 1) / 2;
+    (n * (linear + attention)) as f64
+}
+
+fn bench(c: &mut Criterion) {
+    let cpu = Cpu::new(None);
+    let peak = Peak::measure(&cpu);
+    let peak_gflops = peak.bf16_gflops.unwrap_or(peak.f32_gflops);
+    println!("{} on {} threads: peak {peak_gflops:.0} GFLOP/s", cpu.isa(), cpu.threads());
+    let mut group = c.benchmark_group("prefill");
+    group.sample_size(10);
+    for (shape, lengths) in [("nano", &[512usize, 4096, 16384][..]), ("qwen3-0.6b", &[512, 2048])] {
+        let source = ModelSource::parse(&format!("synthetic:{shape}")).expect("a shape of the table");
+        let mut resident = Resident::open(&source).expect("a synthetic model opens");
+        resident.load(&cpu).expect("memory for the weights");
+        let model = resident.on(&cpu).expect("it is loaded");
+        for &n in lengths {
+            let tokens = tokens(n, model.config.vocab);
+            let hidden = prefill(&model, &resident, &tokens);
+            assert!(hidden.iter().all(|x| x.is_finite()), "the forward pass overflowed");
+            assert_eq!(hidden, prefill(&model, &resident, &tokens), "two runs give the same bits");
+            let start = Instant::now();
+            black_box(prefill(&model, &resident, &tokens));
+            let seconds = start.elapsed().as_secs_f64();
+            let gflops = flops(&model, n) / seconds / 1e9;
+            let share = 100.0 * gflops / peak_gflops;
+            println!(
+                "{shape} {n}: {:.0} tokens/s, {gflops:.0} GFLOP/s, {share:.0} % of peak",
+                n as f64 / seconds
+            );
+            group.throughput(Throughput::Elements(n as u64));
+            group.bench_with_input(BenchmarkId::new(shape, n), &tokens, |b, tokens| {
+                b.iter(|| prefill(&model, &resident, tokens));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
