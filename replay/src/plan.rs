@@ -16,7 +16,7 @@ pub struct PlannedSession {
     pub session_id: String,
     /// `main` or `subagent`.
     pub kind: String,
-    /// Path given by the user, or `bundled:<name>`.
+    /// Path given by the user, or `bundled:NAME`.
     pub source: String,
     /// BLAKE3 of the session, hex.
     pub digest: String,

@@ -21,7 +21,7 @@ const WARNINGS_MAX: usize = 5;
 /// A session and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourcedSession {
-    /// A path, or `bundled:<name>`.
+    /// A path, or `bundled:NAME`.
     pub source: String,
     /// The session.
     pub session: Session,
@@ -36,7 +36,7 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// What names a bundled session where a path is expected: `bundled:<name>`.
+/// What names a bundled session where a path is expected: `bundled:NAME`.
 pub const BUNDLED_PREFIX: &str = "bundled:";
 
 /// Loads the sessions that the settings name; the first bundled one where they name none.
@@ -90,7 +90,7 @@ pub fn read(given: &[PathBuf], base: &Path, options: ImportOptions) -> Result<Im
     }
 }
 
-/// A bundled session, its files named `bundled:<name>`.
+/// A bundled session, its files named `bundled:NAME`.
 fn import_bundled(name: &str) -> Result<Import, ReplayError> {
     let Some(bundled) = bundled::find(name) else {
         let known: Vec<&str> = bundled::ALL.iter().map(|bundled| bundled.name).collect();

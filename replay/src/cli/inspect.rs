@@ -22,7 +22,7 @@ const FINDINGS_SHOWN_MAX: usize = 20;
 /// Arguments of `reprise inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A session file or folder, bundled:<name>, a model (GGUF file, safetensors folder, synthetic:<shape>) or a run directory
+    /// A session file or folder, bundled:NAME, a model (GGUF file, safetensors folder, synthetic:SHAPE) or a run directory
     #[arg(required = true, value_name = "SESSION | MODEL | RUN")]
     pub path: PathBuf,
     /// Print JSON

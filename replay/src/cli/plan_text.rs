@@ -18,7 +18,7 @@ pub fn print(plan: &Plan, run_dir: Option<&Path>, as_json: bool) -> Result<(), R
 }
 
 fn run_dir_word(run_dir: Option<&Path>) -> String {
-    run_dir.map_or_else(|| "runs/<time>-<id>".to_owned(), |path| path.display().to_string())
+    run_dir.map_or_else(|| "runs/TIME-ID".to_owned(), |path| path.display().to_string())
 }
 
 /// The plan as JSON: what it holds, the order of its passes and the counts.

@@ -15,11 +15,11 @@ use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
 /// Arguments of `reprise run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Session files or folders: Claude Code .jsonl, session files of `reprise import`, or bundled:<name> [default: the
+    /// Session files or folders: Claude Code .jsonl, session files of `reprise import`, or bundled:NAME [default: the
     /// first bundled session]
     pub session: Vec<PathBuf>,
 
-    /// The model that answers: a GGUF file, a safetensors folder, or synthetic:<shape>
+    /// The model that answers: a GGUF file, a safetensors folder, or synthetic:SHAPE
     #[arg(long, value_name = "M", default_value = settings::MODEL, help_heading = "Models")]
     pub model: String,
     /// The model that scores what compression keeps [default: synthetic:nano-drafter if the target is synthetic]
@@ -97,7 +97,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Compression")]
     pub freeze_store: Option<PathBuf>,
 
-    /// Run directory [default: runs/<time>-<id>]
+    /// Run directory [default: runs/TIME-ID]
     #[arg(short, long, value_name = "RUN", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Continue a run that was cut, with the settings it began with; takes no other argument
