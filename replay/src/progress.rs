@@ -23,18 +23,6 @@ pub trait Progress {
     fn pass_ends(&mut self);
 }
 
-/// Says nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn pass_begins(&mut self, _arm: &str, _repeat: u32) {}
-    fn call_begins(&mut self, _key: &Key<'_>) {}
-    fn call_ends(&mut self, _record: &CallRecord) {}
-    fn call_rebuilt(&mut self) {}
-    fn pass_ends(&mut self) {}
-}
-
 /// A bar over all calls of the run, with the last call beside it.
 pub struct Bar {
     bar: ProgressBar,

@@ -60,6 +60,8 @@ pub struct Script {
     pub outputs: Vec<String>,
     /// Faults by the number of the call over the life of the mock, from 0.
     pub faults: BTreeMap<u64, Fault>,
+    /// Where the mock says its models run.
+    pub device: Device,
 }
 
 /// The mock and the state of its arm.
@@ -90,7 +92,7 @@ impl Backend for MockBackend {
     fn identity(&self) -> Identity {
         let model = |name: &str| serde_json::json!({ "name": name, "architecture": "mock" });
         Identity {
-            device: Device::Cpu,
+            device: self.script.device,
             device_facts: BTreeMap::from([("name".to_owned(), "mock".into())]),
             models: BTreeMap::from([
                 ("target".to_owned(), model("mock-target")),

@@ -32,9 +32,10 @@ pub trait Backend {
 }
 
 /// Where the models run; telemetry of another device says nothing about a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The CPU.
+    #[default]
     Cpu,
     /// The CUDA device of this index.
     Cuda(u32),

@@ -11,14 +11,14 @@ use replay::backend::{Backend, Verify};
 use replay::clock::RunClock;
 use replay::error::ReplayError;
 use replay::plan::Plan;
-use replay::progress::{Progress, Silent};
+use replay::progress::Progress;
 use replay::record::Key;
 use replay::recorder::Recorder;
 use replay::resume::Done;
 use replay::runner::{RunEnd, Runner};
 use replay::sessions::SourcedSession;
 use replay::settings::{CallRange, DeviceChoice, Settings, Subagents};
-use replay::telemetry::Telemetry;
+use replay::telemetry::{Source, Telemetry};
 use reports::record::CallRecord;
 use reports::store::RunDir;
 use transcripts::call::Call;
@@ -122,9 +122,9 @@ pub fn mock_with(faults: &[(u64, Fault)]) -> MockBackend {
 }
 
 /// Sets a flag after so many recorded calls: the interrupt of a user who watches.
-pub struct StopAfter<'a> {
-    pub left: u64,
-    pub stop: &'a AtomicBool,
+struct StopAfter<'a> {
+    left: u64,
+    stop: &'a AtomicBool,
 }
 
 impl Progress for StopAfter<'_> {
@@ -140,6 +140,28 @@ impl Progress for StopAfter<'_> {
     fn pass_ends(&mut self) {}
 }
 
+/// Says nothing.
+struct Silent;
+
+impl Progress for Silent {
+    fn pass_begins(&mut self, _arm: &str, _repeat: u32) {}
+    fn call_begins(&mut self, _key: &Key<'_>) {}
+    fn call_ends(&mut self, _record: &CallRecord) {}
+    fn call_rebuilt(&mut self) {}
+    fn pass_ends(&mut self) {}
+}
+
+/// What surrounds a run of these tests.
+#[derive(Default)]
+pub struct Around {
+    /// Calls that have a record.
+    pub done: Done,
+    /// Recorded calls after which the user interrupts.
+    pub stop_after: Option<u64>,
+    /// Sources of telemetry.
+    pub sources: Vec<Box<dyn Source>>,
+}
+
 /// Runs a plan into `dir`, going on from what is recorded there; stops after `stop_after` calls if that is given.
 pub fn run(
     plan: &Plan,
@@ -150,30 +172,24 @@ pub fn run(
 ) -> Result<RunEnd, ReplayError> {
     let run_dir = if dir.join("run.json").exists() { RunDir::open(dir)? } else { RunDir::create(dir)? };
     let done = Done::of(&run_dir.calls()?.rows);
-    run_after(plan, sessions, backend, run_dir, &done, stop_after)
+    run_around(plan, sessions, backend, run_dir, Around { done, stop_after, ..Around::default() })
 }
 
-/// As [`run`], with what is recorded given.
-pub fn run_after(
+/// As [`run`], with everything around it given.
+pub fn run_around(
     plan: &Plan,
     sessions: &[SourcedSession],
     backend: &mut dyn Backend,
     run_dir: RunDir,
-    done: &Done,
-    stop_after: Option<u64>,
+    around: Around,
 ) -> Result<RunEnd, ReplayError> {
     let identity = backend.identity();
     let surroundings = replay::manifest::Surroundings::default();
     run_dir.write_manifest(&replay::manifest::begin(RUN_ID, plan, &identity, surroundings)?)?;
-    let stop = AtomicBool::new(stop_after == Some(0));
-    let mut stopper;
-    let mut silent = Silent;
-    let progress: &mut dyn Progress = match stop_after {
-        Some(left) if left > 0 => {
-            stopper = StopAfter { left, stop: &stop };
-            &mut stopper
-        }
-        _ => &mut silent,
+    let stop = AtomicBool::new(around.stop_after == Some(0));
+    let mut progress: Box<dyn Progress> = match around.stop_after {
+        Some(left) if left > 0 => Box::new(StopAfter { left, stop: &stop }),
+        _ => Box::new(Silent),
     };
     Runner {
         plan,
@@ -181,10 +197,10 @@ pub fn run_after(
         run_id: RUN_ID,
         backend,
         identity: &identity,
-        telemetry: &Telemetry::start(RunClock::start(Duration::ZERO), Vec::new()),
+        telemetry: &Telemetry::start(RunClock::start(Duration::ZERO), around.sources),
         recorder: &mut Recorder::open(run_dir)?,
-        progress,
-        done,
+        progress: progress.as_mut(),
+        done: &around.done,
         stop: &stop,
     }
     .run()

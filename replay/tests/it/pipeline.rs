@@ -2,17 +2,17 @@
 
 use std::fs;
 
-use replay::backend::Verify;
 use replay::backend::mock::{self, Fault, MockBackend, Script};
+use replay::backend::{Device, Verify};
 use replay::error::ReplayError;
-use replay::resume::Done;
 use replay::runner::RunEnd;
 use replay::settings::Settings;
+use replay::telemetry::Source;
 use reports::check::Rule;
-use reports::record::{CacheState, CallRecord};
+use reports::record::{CacheState, CallRecord, TelemetrySample};
 use reports::store::RunDir;
 
-use crate::fixture::{self, check_golden, mock_with, plan, records, run, session, sourced};
+use crate::fixture::{self, Around, check_golden, mock_with, plan, records, run, session, sourced};
 
 const ALL_ARMS: [&str; 6] =
     ["cold", "warm", "cache-only", "cache+compression", "cache+rescore", "freeze-only"];
@@ -197,8 +197,41 @@ fn a_full_disk_is_a_clear_error() {
     let run_dir = RunDir::open(dir.path()).unwrap();
     // Reading /dev/full never ends, so what is recorded is given.
     let error =
-        fixture::run_after(&plan, &sessions, &mut MockBackend::default(), run_dir, &Done::default(), None);
+        fixture::run_around(&plan, &sessions, &mut MockBackend::default(), run_dir, Around::default());
     let error = error.unwrap_err();
     assert!(matches!(error, ReplayError::Report(_)), "{error}");
     assert!(error.to_string().contains("calls.jsonl") && error.to_string().contains("free space"), "{error}");
+}
+
+/// A GPU that draws 100 W and 0.25 J between any two samples.
+struct Gpu(f64);
+
+impl Source for Gpu {
+    fn fill(&mut self, sample: &mut TelemetrySample) {
+        self.0 += 0.25;
+        sample.power_w = Some(100.0);
+        sample.energy_j = Some(self.0);
+        sample.device_bytes = Some(1 << 30);
+        sample.host_rss_bytes = Some(1 << 20);
+    }
+}
+
+#[test]
+fn calls_are_charged_the_gpu_that_ran_them_and_no_other() {
+    for (device, charged) in [(Device::Cuda(0), true), (Device::Cpu, false)] {
+        let sessions = sourced(vec![session("s", 2)]);
+        let plan = plan(fixture::settings(), &["cold"], &sessions);
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = MockBackend::scripted(Script { device, ..Script::default() });
+        let around = Around { sources: vec![Box::new(Gpu(0.0))], ..Around::default() };
+        let run_dir = RunDir::create(dir.path()).unwrap();
+        fixture::run_around(&plan, &sessions, &mut backend, run_dir, around).unwrap();
+        for record in records(dir.path()) {
+            assert_eq!(record.host_rss_bytes_peak, Some(1 << 20));
+            assert_eq!(record.device_bytes_peak.is_some(), charged, "{device:?}");
+            assert_eq!(record.energy_j.is_some_and(|energy_j| energy_j >= 0.25), charged, "{device:?}");
+        }
+        let samples = RunDir::open(dir.path()).unwrap().telemetry().unwrap().rows;
+        assert!(samples.len() >= 4 && samples.iter().all(|sample| sample.power_w == Some(100.0)));
+    }
 }
