@@ -25,3 +25,6 @@ mod synthetic;
 mod tensors;
 pub mod tokenizer;
 pub mod weights;
+
+/// What the device was measured to reach, for callers that know the engine alone.
+pub use kernels::peak;

@@ -16,6 +16,7 @@ use engine::residency::Resident;
 use engine::sample::Sampling as EngineSampling;
 use engine::spans::{Spans, Stage};
 use serde_json::{Value, json};
+use transcripts::message::{Message, Role};
 
 use crate::arm::{Arm, Cache, CompressionSettings, Policy, Residency, ScoreRope, UserFallback, WithTools};
 use crate::backend::{
@@ -41,8 +42,35 @@ impl EngineBackend {
             threads: settings.threads,
             kv_budget_bytes: settings.kv_budget_bytes,
         };
-        Ok(Self { engine: Engine::open(options)? })
+        let mut engine = Engine::open(options)?;
+        warm_up(&mut engine);
+        Ok(Self { engine })
     }
+}
+
+/// Answers one short call through target and drafter before anything is measured, so that the first arm does not pay for
+/// threads, scratch memory and weights that were never touched. Every arm starts from fresh state afterwards.
+fn warm_up(engine: &mut Engine) {
+    let text = Message::text(Role::User, "Which part of this is measured first? ".repeat(24));
+    let compression = engine.drafter().is_some().then_some(EngineCompression {
+        policy: CompressionPolicy::Rescore,
+        keep_permille: 500,
+        score_rope: EngineRope::Rope,
+        threshold_tokens: 0,
+        with_tools: EngineTools::Compress,
+        user_fallback: EngineFallback::LastUser,
+        freeze_file: None,
+    });
+    let arm = ArmSettings { cache: CachePolicy::Off, compression, residency: EngineResidency::Resident };
+    let request = Request {
+        messages: &[&text],
+        tools: &[],
+        max_new_tokens: 2,
+        sampling: EngineSampling::Greedy,
+        verify: EngineVerify::Off,
+    };
+    // What fails here fails in the first call too, and is recorded there.
+    let _ = engine.start(arm).and_then(|()| engine.generate(&request));
 }
 
 impl Backend for EngineBackend {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use engine::engine::Engine;
 use engine::model_source::ModelSource;
+use engine::peak::Peak;
 use engine::request::{ArmSettings, CachePolicy, EngineOptions, Request, Residency, Verify};
 use engine::sample::Sampling;
 use serde::Serialize;
@@ -136,9 +137,10 @@ fn self_test() -> Result<String, BackendError> {
     let cpu = engine.cpu();
     match (again.tokens_prefix_hit, again.exact) {
         (1.., Some(true)) => Ok(format!(
-            "answers on {} threads with {}; a reused prefix gives the same bits",
+            "answers on {} threads with {} ({}); a reused prefix gives the same bits",
             cpu.threads(),
-            cpu.isa()
+            cpu.isa(),
+            speed(&Peak::measure(cpu))
         )),
         (hit, exact) => Err(BackendError {
             kind: "self_test",
@@ -190,4 +192,10 @@ fn to_text(diagnosis: &Diagnosis) -> String {
         }
     }
     format!("reprise {}\n\n{}\n{}", diagnosis.program_version, machine.render(), parts.render())
+}
+
+/// Measured peaks in one line.
+fn speed(peak: &Peak) -> String {
+    let bf16 = peak.bf16_gflops.map(|gflops| format!("{gflops:.0} bf16 and ")).unwrap_or_default();
+    format!("measured {bf16}{:.0} f32 GFLOP/s, {:.0} GB/s read", peak.f32_gflops, peak.read_gb_s)
 }
