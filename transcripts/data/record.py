@@ -122,7 +122,7 @@ class Recorder:
 
 
 def explore():
-    """Ten calls that grow from 0.3K to about 70K characters, nearly all of them in tool results."""
+    """Ten calls that grow from 0.3K to about 65K characters, nearly all of them in tool results."""
     session = Recorder("explore")
     session.user(
         "I want to know exactly what our time to first token contains. Follow one request through the engine and tell me "
@@ -143,7 +143,7 @@ def explore():
     session.assistant("Compression next.", [use("Read", {"file_path": "engine/src/compress/scorer.rs"})])
     session.assistant(None, [use("Bash", {"command": "cargo test -p engine --test it schedule 2>&1 | tail -n 60", "description": "Build the engine and run the tests of the schedule"})])
     session.assistant("The record that all of this ends in.", [use("Read", {"file_path": "reports/src/record.rs", "limit": 230})])
-    session.assistant("One more look at what publishing costs.", [use("Read", {"file_path": "engine/src/kv/prefix.rs", "limit": 400})])
+    session.assistant("One more look at what publishing costs.", [use("Read", {"file_path": "engine/src/kv/prefix.rs", "limit": 300})])
     session.assistant(
         "Eleven stages are booked, in this order: render, tokenize, (target_park, drafter_load, score, select, target_load where "
         "something is scored), lookup, restore, prefill, first_token. A cached call still renders and tokenises the whole "

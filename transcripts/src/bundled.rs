@@ -19,7 +19,7 @@ pub struct Bundled {
 pub const ALL: &[Bundled] = &[
     Bundled {
         name: "explore",
-        about: "ten calls that grow from 0.3K to 70K characters, nearly all of them tool results",
+        about: "ten calls that grow from 0.3K to 65K characters, nearly all of them tool results",
         files: &[TextFile { name: "explore.jsonl", text: include_str!("../data/explore.jsonl") }],
     },
     Bundled {

@@ -15,7 +15,7 @@
 //! holds. It does not depend on the number of rows in the tile or the number of panels, and splitting k over
 //! several calls with [`Start::Resume`] gives the same bits as one call.
 //!
-//! [`lanes`] holds the few vector operations a kernel needs for each instruction set and the three functions through
+//! [`lanes`] holds the few vector operations a kernel needs for each instruction set and the functions through
 //! which every kernel is compiled for them.
 
 pub mod bf16;

@@ -124,3 +124,30 @@ fn every_bundled_session_imports_clean() {
     }
     assert_eq!(bundled::find("no such session"), None);
 }
+
+#[test]
+fn the_default_session_grows_like_a_coding_agents() {
+    let import = bundled::ALL[0].import().unwrap();
+    let session = &import.sessions[0];
+    let chars = |call| session.prefix(call).iter().map(|message| message.chars()).sum::<u64>();
+    assert_eq!((import.sessions.len(), session.calls.len()), (1, 10));
+    assert!((200..500).contains(&chars(0)) && (60_000..80_000).contains(&chars(9)));
+    assert!((0..9).all(|call| chars(call) < chars(call + 1)));
+    assert!(tool_share(&session.prefix(9)).unwrap() > 0.97);
+}
+
+#[test]
+fn the_other_bundled_sessions_hold_what_they_are_for() {
+    let delegate = bundled::find("delegate").unwrap().import().unwrap();
+    let calls: Vec<_> = delegate.sessions.iter().map(|session| session.calls.len()).collect();
+    assert_eq!(calls, [4, 2]);
+    assert_eq!(delegate.sessions[1].kind.parent_session_id(), Some(delegate.sessions[0].id.as_str()));
+    let parallel = delegate.sessions[0].completion(0).unwrap();
+    assert_eq!(parallel.tool_calls.len(), 3);
+
+    let compacted = bundled::find("compacted").unwrap().import().unwrap();
+    let breaks: Vec<_> =
+        compacted.sessions[0].calls.iter().filter_map(|call| call.prefix_break.as_ref()).collect();
+    assert_eq!(breaks.len(), 1);
+    assert_eq!(breaks[0].cause.as_str(), "compaction");
+}
