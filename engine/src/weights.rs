@@ -1,5 +1,5 @@
 //! The weights of a model in memory, as the forward pass uses them. Where the bytes come from is behind
-//! [`TensorSource`]; this module knows no file format.
+//! `TensorSource`; this module knows no file format.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
