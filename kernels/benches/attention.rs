@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use kernels::cost::Cost;
 use kernels::device::Cpu;
+use kernels::dtype::DType;
 use kernels::kv::{KvDType, KvLayer, Slot};
-use kernels::ops::{attention, kv_store, rms_norm, rope, swiglu, tail_score};
+use kernels::ops::matmul::Matrix;
+use kernels::ops::{attention, embedding, kv_store, rms_norm, rope, swiglu, tail_score};
 use kernels::peak::Peak;
 
 const N_HEADS: usize = 16;
@@ -61,6 +63,8 @@ fn main() {
     bench.rms_norm();
     bench.rope();
     bench.swiglu();
+    bench.embedding();
+    bench.kv_store();
     bench.criterion.final_summary();
 }
 
@@ -207,6 +211,47 @@ impl Bench {
         };
         self.case("swiglu/512 x 3072", swiglu::cost(PIECE * FFN), Bound::Bytes, check, |cpu, _| {
             swiglu::cpu(cpu, black_box(&mut gate), &up);
+        });
+    }
+
+    fn embedding(&mut self) {
+        let (rows, dim) = (32_768, 1024);
+        let bytes: Vec<u8> =
+            values(rows * dim).iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+        let Ok(table) = Matrix::from_bytes(DType::BF16, rows, dim, &bytes) else {
+            panic!("a table of whole rows")
+        };
+        let tokens: Vec<u32> = (0..PIECE).map(|i| (i * 61 % rows) as u32).collect();
+        let check = |cpu: &Cpu| {
+            let (mut want, mut got) = (vec![0.0; PIECE * dim], vec![0.0; PIECE * dim]);
+            assert!(embedding::spec(&tokens, &table, &mut want).is_ok());
+            assert!(embedding::cpu(cpu, &tokens, &table, &mut got).is_ok());
+            assert_close(&want, &got, embedding::MAX_NMSE);
+        };
+        let mut out = vec![0.0; PIECE * dim];
+        let cost = embedding::cost(PIECE, &table);
+        self.case("embedding/512 x 1024", cost, Bound::Bytes, check, |cpu, _| {
+            let _ = embedding::cpu(cpu, &tokens, &table, black_box(&mut out));
+        });
+    }
+
+    fn kv_store(&mut self) {
+        let width = N_KV_HEADS * HEAD_DIM;
+        let (k, v) = (values(PIECE * width), values(PIECE * width));
+        let slots: Vec<Slot> = (0..PIECE as u32).map(Slot).collect();
+        let empty = || KvLayer::new(PIECE, N_KV_HEADS, HEAD_DIM, KvDType::BF16);
+        let check = |cpu: &Cpu| {
+            let mut layer = empty();
+            kv_store::cpu(cpu, &k, &v, &slots, &mut layer);
+            let mut row = vec![0.0; HEAD_DIM];
+            layer.key(N_KV_HEADS - 1, slots[PIECE - 1], &mut row);
+            let want = k[PIECE * width - HEAD_DIM..].iter().map(|&x| kv_store::spec(x, KvDType::BF16));
+            assert!(want.eq(row.iter().copied()));
+        };
+        let mut layer = empty();
+        let cost = kv_store::cost(PIECE, N_KV_HEADS, HEAD_DIM, KvDType::BF16);
+        self.case("kv_store/512 x 8 x 128", cost, Bound::Bytes, check, |cpu, _| {
+            kv_store::cpu(cpu, &k, &v, &slots, black_box(&mut layer));
         });
     }
 }
