@@ -103,6 +103,14 @@ impl Engine {
         self.arm.as_ref()?.compressor.as_ref()?.opened()
     }
 
+    /// Recounts the slots and prefixes of the arm's cache. Linear in the slots; for tests.
+    ///
+    /// # Errors
+    /// The first count that is wrong, or no arm was started.
+    pub fn check_invariants(&self) -> Result<(), EngineError> {
+        self.arm.as_ref().ok_or(EngineError::NotStarted)?.cache.check_invariants()
+    }
+
     /// The device.
     pub const fn cpu(&self) -> &Cpu {
         &self.cpu

@@ -81,6 +81,7 @@ fn ask(engine: &mut Engine, messages: &[&Message]) -> Response {
         verify: Verify::Bitwise,
     };
     let response = engine.generate(&request).unwrap();
+    engine.check_invariants().unwrap();
     assert_eq!(
         response.tokens_raw as i64,
         response.tokens_removed + (response.tokens_prefix_hit + response.tokens_prefilled) as i64
@@ -325,6 +326,7 @@ fn requests_that_cannot_run_say_why_and_leave_the_arm_usable() {
     assert!(matches!(engine.generate(&request(&refs, u32::MAX)), Err(EngineError::ContextLength { .. })));
     let error = engine.generate(&request(&refs, 1)).unwrap_err().to_string();
     assert!(error.contains("raise the KV budget"), "{error}");
+    engine.check_invariants().unwrap();
     assert_eq!(ask(&mut engine, &prompt(&messages, 0)).exact, Some(true));
 
     let alone = EngineOptions {

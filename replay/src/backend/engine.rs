@@ -94,7 +94,17 @@ impl Backend for EngineBackend {
     }
 
     fn start(&mut self, arm: &Arm) -> Result<(), BackendError> {
-        Ok(self.engine.start(arm_settings(arm))?)
+        self.engine.start(arm_settings(arm))?;
+        if let Some(report) = self.engine.memo()
+            && let Some(copy) = &report.damaged_copy
+        {
+            eprintln!(
+                "warning: {} bytes of the freeze store are damaged and not used; the file as it was is {}",
+                report.damaged_bytes,
+                copy.display()
+            );
+        }
+        Ok(())
     }
 
     fn call(&mut self, input: &CallInput<'_>) -> Result<CallFacts, BackendError> {

@@ -269,6 +269,25 @@ fn calls_that_fail_are_counted_and_exit_1_or_3() {
 }
 
 #[test]
+fn a_damaged_freeze_store_is_said_and_set_aside() {
+    let dir = folder();
+    let arms = ["--arms", "freeze-only", "--freeze-store", "memo"];
+    let go = |name| run(dir.path(), &[&["-o", name], &arms[..]].concat());
+    assert!(!stderr(&go("whole")).contains("damaged"));
+    let memo = dir.path().join("memo");
+    let mut bytes = fs::read(&memo).unwrap();
+    // The complement of the first record's length: behind the header of 12 bytes and the length of 4.
+    bytes[16] ^= 0xff;
+    fs::write(&memo, &bytes).unwrap();
+    let said = stderr(&go("damaged"));
+    assert!(
+        said.contains("bytes of the freeze store are damaged") && said.contains("memo.damaged"),
+        "{said}"
+    );
+    assert_eq!(fs::read(dir.path().join("memo.damaged")).unwrap(), bytes);
+}
+
+#[test]
 fn a_prompt_longer_than_the_context_is_a_failed_call() {
     let dir = tempfile::tempdir().unwrap();
     let mut long = session("long", 1);
