@@ -13,6 +13,7 @@ pub mod exp;
 pub mod kv;
 mod kv_tile;
 mod matrix;
+mod online_softmax;
 pub mod ops;
 pub mod peak;
 pub mod quant;

@@ -25,7 +25,6 @@
 //!
 //! It must not know which slots are cached, shared or new, nor which model or layer it serves.
 
-mod state;
 mod walk;
 
 use crate::cost::Cost;

@@ -1,5 +1,5 @@
 //! The walk over query tiles, key splits and key tiles, and how it is spread over threads. It knows the order
-//! of work and its memory; the arithmetic is in [`super::state`] and the micro-kernels.
+//! of work and its memory; the arithmetic is in [`crate::online_softmax`] and the micro-kernels.
 //!
 //! An item of parallel work is a tile of queries of one KV head, all query heads of its group beside each
 //! other so that a gathered tile of keys serves them all. Where that gives too few items (decode), the splits
@@ -10,17 +10,14 @@ use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use super::Shape;
-use super::state::{Finish, Merge, State, Weigh};
 use crate::buffer::scratch;
 use crate::device::{Cpu, Disjoint};
 use crate::kv::{Rows, Slot};
-use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows, transpose_weights, value_rows};
+use crate::kv_tile::{KEY_TILE, KvWord, TileSource};
+use crate::online_softmax::fold::{Fold, FoldRows, row_blocks};
+use crate::online_softmax::{Finish, KEY_SPLIT, Merge, State};
+use crate::tile::NR;
 use crate::tile::lanes;
-use crate::tile::{MR, NR, Start, Tile};
-
-/// Positions folded into one state before it is merged: part of the result's definition, so never tuned by
-/// machine.
-const KEY_SPLIT: usize = 1024;
 
 /// Most rows (tokens times query heads of a KV head) of a query tile: their queries, state and one tile of
 /// keys stay in a 1 MiB L2 cache up to a head_dim of 256.
@@ -128,34 +125,23 @@ fn run_splits<W: KvWord>(
 
 /// A query tile on its way over the keys: its packed queries and the memory for one tile of keys.
 struct Walk<'a, W: KvWord> {
-    cpu: &'a Cpu,
     problem: &'a Problem<'a, W::Stored>,
     tile: QueryTile,
-    /// Blocks of at most `MR` rows, each a tile of A.
-    queries: &'a [W],
-    keys: &'a mut [[W; NR]],
-    values: &'a mut [[W; NR]],
-    /// The weights of a block, row by row and as a tile of A.
-    weight_rows: &'a mut [W],
-    weights: &'a mut [W],
+    rows: FoldRows<'a, W>,
+    fold: Fold<'a, W>,
 }
 
 impl<W: KvWord> Walk<'_, W> {
     /// Packs the queries and hands the walk to `work`.
     fn start(cpu: &Cpu, problem: &Problem<'_, W::Stored>, tile: QueryTile, work: impl FnOnce(Walk<'_, W>)) {
-        let head_dim = problem.shape.head_dim;
-        let query_rows = (tile.rows(&problem.shape) * head_dim / W::VALUES).div_ceil(NR);
-        let (key_rows, value_rows) = (key_rows::<W>(head_dim), value_rows::<W>(head_dim));
-        let weight_rows = MR * KEY_TILE / W::VALUES / NR;
-        scratch(query_rows + key_rows + value_rows + 2 * weight_rows, |memory: &mut [[W; NR]]| {
+        let (shape, n_rows) = (&problem.shape, tile.rows(&problem.shape));
+        let query_rows = (n_rows * shape.head_dim / W::VALUES).div_ceil(NR);
+        scratch(query_rows + Fold::<W>::len(shape.head_dim), |memory: &mut [[W; NR]]| {
             let (queries, memory) = memory.split_at_mut(query_rows);
-            let (keys, memory) = memory.split_at_mut(key_rows);
-            let (values, memory) = memory.split_at_mut(value_rows);
-            let (weight_rows, weights) = memory.split_at_mut(weight_rows);
             let queries = queries.as_flattened_mut();
             tile.pack_queries(cpu, problem, queries);
-            let (weight_rows, weights) = (weight_rows.as_flattened_mut(), weights.as_flattened_mut());
-            work(Walk { cpu, problem, tile, queries, keys, values, weight_rows, weights });
+            let rows = FoldRows { queries, range: 0..n_rows, scale: shape.scale() };
+            work(Walk { problem, tile, rows, fold: Fold::new(cpu, shape.head_dim, memory) });
         });
     }
 
@@ -168,54 +154,15 @@ impl<W: KvWord> Walk<'_, W> {
         let (keys, values) = (&rows.keys[head.clone()], &rows.values[head]);
         let end = self.tile.end(shape).min((split + 1) * KEY_SPLIT);
         for first_key in (split * KEY_SPLIT..end).step_by(KEY_TILE) {
-            W::gather_keys(self.cpu, TileSource::new(keys, shape.head_dim, slots, first_key), self.keys);
-            W::gather_values(
-                self.cpu,
-                TileSource::new(values, shape.head_dim, slots, first_key),
-                self.values,
-            );
-            self.fold_keys(first_key, state);
-        }
-    }
-
-    /// Folds the gathered tile of keys into the state, a block of rows at a time.
-    fn fold_keys(&mut self, first_key: usize, state: &mut State<'_>) {
-        let shape = &self.problem.shape;
-        let (row_words, depth) = (shape.head_dim / W::VALUES, KEY_TILE / W::VALUES);
-        let (mut scores, mut visible) = ([0.0; MR * KEY_TILE], [0; MR]);
-        for (first_row, n) in row_blocks(state.rows()) {
-            let visible = &mut visible[..n];
-            for (i, visible) in visible.iter_mut().enumerate() {
-                let position = self.tile.position(shape, first_row + i);
-                *visible = (position + 1).saturating_sub(first_key).min(KEY_TILE);
-            }
-            if visible.iter().all(|n| *n == 0) {
-                continue;
-            }
-            let product = Tile {
-                rows: n,
-                k: row_words,
-                panels: KEY_TILE / NR,
-                panel_stride: row_words,
-                ldc: KEY_TILE,
-                start: Start::Zero,
+            let tile = |rows| TileSource::new(rows, shape.head_dim, slots, first_key);
+            self.fold.gather(tile(keys), tile(values));
+            let visible = |row| {
+                let position = self.tile.position(shape, row);
+                (position + 1).saturating_sub(first_key).min(KEY_TILE)
             };
-            W::multiply(self.cpu, product, &self.queries[first_row * row_words..], self.keys, &mut scores);
-            let weights = &mut self.weight_rows[..n * depth];
-            let scale = shape.scale();
-            lanes::run(self.cpu, Weigh { state, first_row, scores: &mut scores, visible, scale, weights });
-            transpose_weights(self.cpu, weights, n, self.weights);
-            let ldc = shape.width();
-            let product =
-                Tile { rows: n, k: depth, panels: ldc / NR, panel_stride: depth, ldc, start: Start::Resume };
-            W::multiply(self.cpu, product, self.weights, self.values, &mut state.outputs[first_row * ldc..]);
+            self.fold.fold(&self.rows, visible, state);
         }
     }
-}
-
-/// The blocks of at most `MR` rows the micro-kernels take: first row and number of rows.
-fn row_blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..rows).step_by(MR).map(move |first| (first, MR.min(rows - first)))
 }
 
 impl QueryTile {

@@ -1,14 +1,20 @@
 //! The running softmax of a set of rows: for each row the largest score so far, the sum of its weights
 //! relative to that score, and the weighted sum of values. It knows neither keys nor slots: scores in,
-//! weights out.
+//! weights out. [`fold`] is one step of attention over it: a gathered tile of keys and values.
+
+pub(crate) mod fold;
 
 use crate::exp::exp2;
 use crate::kv_tile::{KEY_TILE, KvWord};
 use crate::tile::NR;
 use crate::tile::lanes::{Job, Lanes};
 
+/// Positions folded into one state before it is merged: part of the definition of an attention's result, so
+/// never tuned by machine.
+pub(crate) const KEY_SPLIT: usize = 1024;
+
 /// The state of `rows` rows, carved from one piece of memory.
-pub(super) struct State<'a> {
+pub(crate) struct State<'a> {
     /// (rows, width): weighted sums of values, each row padded to whole panels.
     pub outputs: &'a mut [f32],
     /// (rows, NR): sums of weights, lane by lane; their total is taken once, at the end.
@@ -44,7 +50,7 @@ impl<'a> State<'a> {
 }
 
 /// Turns the scores of one tile of keys into weights and folds their maxima and sums into the state.
-pub(super) struct Weigh<'a, 'b, W> {
+pub(crate) struct Weigh<'a, 'b, W> {
     pub state: &'a mut State<'b>,
     /// First of the rows the scores belong to.
     pub first_row: usize,
@@ -116,7 +122,7 @@ impl State<'_> {
 }
 
 /// Folds the state of a later split of the keys into that of the earlier ones.
-pub(super) struct Merge<'a, 'b> {
+pub(crate) struct Merge<'a, 'b> {
     pub into: &'a mut State<'b>,
     pub from: &'a State<'b>,
     pub scale: f32,
@@ -149,7 +155,7 @@ impl Job for Merge<'_, '_> {
 }
 
 /// The output of one row, `out.len()` values: the weighted sum over the sum of the weights.
-pub(super) struct Finish<'a, 'b> {
+pub(crate) struct Finish<'a, 'b> {
     pub state: &'a State<'b>,
     pub row: usize,
     pub out: &'a mut [f32],
