@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 
+use half::{bf16, f16};
+
 /// A cache line, so that a row of 32 values is read in whole lines.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -23,7 +25,13 @@ unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
+unsafe impl Plain for i32 {}
+// SAFETY: as above.
 unsafe impl Plain for f32 {}
+// SAFETY: 16 bits with a name.
+unsafe impl Plain for bf16 {}
+// SAFETY: as above.
+unsafe impl Plain for f16 {}
 // SAFETY: an array is its elements, one after the other.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 

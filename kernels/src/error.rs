@@ -1,6 +1,7 @@
 //! What can go wrong at the door of a kernel with data from outside: a shape, a byte count, a token id. Slices whose
 //! lengths the caller computes itself are asserted instead.
 
+use crate::device::cuda::Absence;
 use crate::dtype::DType;
 
 /// An input the kernels refuse. Every variant names the subject, what was expected and what came.
@@ -58,5 +59,35 @@ pub enum KernelError {
         position: usize,
         /// Rows of the embedding.
         rows: usize,
+    },
+    /// There is no card to use.
+    #[error("{0}")]
+    NoCuda(#[source] Absence),
+    /// The device has not enough memory left.
+    #[error(
+        "the device has no {bytes} bytes left ({free} are free); lower --kv-budget-mib, take a smaller model, or end \
+         what else uses the card (nvidia-smi names it)"
+    )]
+    DeviceMemory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The driver refused or failed; or a kernel that ran before did.
+    #[error("CUDA: {call} failed: {message}")]
+    Cuda {
+        /// The driver's function.
+        call: &'static str,
+        /// What it answered.
+        message: String,
+    },
+    /// A kernel could not be launched, or failed under the emulator.
+    #[error("kernel {kernel}: {message}")]
+    Launch {
+        /// The kernel, or the module that holds it.
+        kernel: &'static str,
+        /// What went wrong.
+        message: String,
     },
 }

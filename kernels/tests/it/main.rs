@@ -1,11 +1,13 @@
 //! The integration tests of `kernels`: one file per subject, one binary.
 
 #![expect(
+    clippy::expect_used,
     clippy::unwrap_used,
     reason = "clippy takes test code outside a #[test] function for ordinary code"
 )]
 
 mod attention;
+mod cuda;
 mod elementwise;
 mod matmul;
 mod quant;

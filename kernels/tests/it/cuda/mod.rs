@@ -1,0 +1,27 @@
+//! CUDA kernels against their specs: under the emulator with the feature `emulation`, and on the card where there is
+//! one. The same tests in both places.
+
+mod device;
+
+use kernels::device::cuda::{Cuda, CudaOptions, detect};
+
+/// Every device to test on: the emulator with four orders of warps and copies, and the first card.
+///
+/// # Panics
+/// If there is no card and `REQUIRE_GPU` is set.
+pub fn devices() -> Vec<Cuda> {
+    let mut devices = Vec::new();
+    #[cfg(feature = "emulation")]
+    devices.extend((0..4).map(Cuda::emulated));
+    match detect() {
+        Ok(_) => devices.push(Cuda::open(0, CudaOptions::default()).expect("the card opens")),
+        Err(absence) => {
+            let required = std::env::var_os("REQUIRE_GPU").is_some();
+            assert!(!required, "REQUIRE_GPU is set, but {absence}");
+            if devices.is_empty() {
+                eprintln!("skipped: {absence}; --features emulation runs this test on the CPU");
+            }
+        }
+    }
+    devices
+}
