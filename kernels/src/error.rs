@@ -65,7 +65,7 @@ pub enum KernelError {
     NoCuda(#[source] Absence),
     /// The device has not enough memory left.
     #[error(
-        "the device has no {bytes} bytes left ({free} are free); lower --kv-budget-mib, take a smaller model, or end \
+        "the device has no {bytes} bytes left ({free} are free); lower --kv-budget, take a smaller model, or end \
          what else uses the card (nvidia-smi names it)"
     )]
     DeviceMemory {

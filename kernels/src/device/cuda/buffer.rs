@@ -57,11 +57,22 @@ impl<T: Plain> DeviceBuffer<T> {
     /// # Panics
     /// If `values` is longer than the buffer.
     pub fn write(&mut self, values: &[T]) -> Result<(), KernelError> {
-        assert!(values.len() <= self.len, "{} values for a buffer of {}", values.len(), self.len);
+        self.write_at(0, values)
+    }
+
+    /// Copies `values` to the elements from `start` on.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the device fails.
+    ///
+    /// # Panics
+    /// If they reach beyond the buffer.
+    pub fn write_at(&mut self, start: usize, values: &[T]) -> Result<(), KernelError> {
+        let part = self.slice(start..start + values.len());
         // SAFETY: plain elements have no padding, so their memory is initialised bytes.
         let bytes =
             unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        self.cuda.copy_in(self.address, bytes)
+        self.cuda.copy_in(part.address, bytes)
     }
 
     /// Copies the first elements, as many as `values` has, to the host, once everything asked for has run.

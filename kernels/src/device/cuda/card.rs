@@ -253,7 +253,7 @@ impl Card {
 
     pub(super) fn run(&self, graph: &CardGraph) -> Result<(), KernelError> {
         self.bind()?;
-        // SAFETY: graph and stream are alive; the graph's buffers are, by the promise made when it was captured.
+        // SAFETY: graph and stream are alive; the graph's buffers are, as `Graph::run` has just checked.
         checked("cuGraphLaunch", unsafe { result::graph::launch(graph.executable, self.stream) })
     }
 }

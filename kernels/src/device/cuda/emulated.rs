@@ -26,7 +26,7 @@ pub(super) struct Emulated {
 struct Launched {
     kernel: &'static str,
     grid: Grid,
-    /// Keeps the words, not the borrows: the recording's caller promised that the buffers live.
+    /// Keeps the words, not the borrows: before a run, the graph checks that the buffers are there.
     args: Args<'static>,
 }
 
@@ -154,7 +154,7 @@ impl Emulated {
 
     pub(super) fn run(&self, graph: &EmulatedGraph) -> Result<(), KernelError> {
         for Launched { kernel, grid, args } in &graph.launches {
-            // SAFETY: promised when the launch was recorded, for as long as the graph lives.
+            // SAFETY: promised when the launch was recorded; the buffers are there, as `Graph::run` has just checked.
             unsafe { self.launch(kernel, *grid, args)? };
         }
         Ok(())

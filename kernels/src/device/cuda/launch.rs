@@ -21,23 +21,25 @@ pub struct Grid {
 pub struct Args<'a> {
     /// Each argument in the low bytes of a word: the driver reads as many as the parameter has.
     words: Vec<u64>,
+    /// Those of them that are addresses.
+    addresses: Vec<u64>,
     views: PhantomData<&'a mut u8>,
 }
 
 impl<'a> Args<'a> {
     /// No arguments yet.
     pub fn new() -> Self {
-        Self { words: Vec::with_capacity(16), views: PhantomData }
+        Self { words: Vec::with_capacity(16), addresses: Vec::with_capacity(8), views: PhantomData }
     }
 
     /// A `const T*`.
     pub fn view<T>(self, view: View<'a, T>) -> Self {
-        self.u64(view.address())
+        self.address(view.address())
     }
 
     /// A `T*`.
     pub fn view_mut<T>(self, view: &'a mut ViewMut<'_, T>) -> Self {
-        self.u64(view.address())
+        self.address(view.address())
     }
 
     /// A null pointer, where a kernel takes one for "none".
@@ -66,10 +68,20 @@ impl<'a> Args<'a> {
         self
     }
 
+    fn address(mut self, address: u64) -> Self {
+        self.addresses.push(address);
+        self.u64(address)
+    }
+
+    /// The addresses of the views given.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.addresses.iter().copied()
+    }
+
     /// The same arguments without their borrows, for a recording, whose caller vouches for the buffers.
     #[cfg(feature = "emulation")]
     pub(super) fn words_alone(&self) -> Args<'static> {
-        Args { words: self.words.clone(), views: PhantomData }
+        Args { words: self.words.clone(), addresses: Vec::new(), views: PhantomData }
     }
 
     /// One pointer to each argument, as `cuLaunchKernel` takes them; valid as long as `self`.

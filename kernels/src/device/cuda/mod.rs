@@ -22,11 +22,11 @@ mod emulator;
 mod graph;
 mod kv;
 mod launch;
+mod ledger;
 mod matrix;
 mod modules;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use buffer::{DeviceBuffer, View, ViewMut};
@@ -41,6 +41,7 @@ use crate::error::KernelError;
 use card::Card;
 #[cfg(feature = "emulation")]
 use emulated::Emulated;
+use ledger::Ledger;
 
 /// What a device may use beyond its default kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,15 +71,11 @@ struct Inner {
     driver: Driver,
     info: DeviceInfo,
     options: CudaOptions,
-    bytes: Bytes,
+    memory: Ledger,
+    /// Addresses that the launches of a recording under way were given.
+    recording: Mutex<Option<Vec<u64>>>,
 }
 
-/// Device memory that buffers hold now, and the most they ever held.
-#[derive(Debug, Default)]
-struct Bytes {
-    now: AtomicU64,
-    peak: AtomicU64,
-}
 
 /// What carries out the work.
 #[derive(Debug)]
@@ -133,7 +130,7 @@ impl Cuda {
     }
 
     fn with_driver(driver: Driver, info: DeviceInfo, options: CudaOptions) -> Self {
-        Self { inner: Arc::new(Inner { driver, info, options, bytes: Bytes::default() }) }
+        Self { inner: Arc::new(Inner { driver, info, options, memory: Ledger::default(), recording: Mutex::default() }) }
     }
 
     /// What the device is.
@@ -158,12 +155,12 @@ impl Cuda {
 
     /// Bytes of device memory that buffers hold.
     pub fn bytes_in_use(&self) -> u64 {
-        self.inner.bytes.now.load(Ordering::Relaxed)
+        self.inner.memory.bytes_in_use()
     }
 
     /// The most bytes they held since the last call, and begins to count anew from what they hold now.
     pub fn take_bytes_peak(&self) -> u64 {
-        self.inner.bytes.peak.swap(self.bytes_in_use(), Ordering::Relaxed)
+        self.inner.memory.take_bytes_peak()
     }
 
     /// Memory for `len` elements with arbitrary contents.
@@ -220,6 +217,11 @@ impl Cuda {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
+        let mut recording = self.inner.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(addresses) = recording.as_mut() {
+            addresses.extend(args.addresses());
+        }
+        drop(recording);
         // SAFETY: the caller's promise.
         on_driver!(self, driver => unsafe { driver.launch(kernel, grid, args) })
     }
@@ -241,23 +243,21 @@ impl Cuda {
         on_driver!(self, driver => driver.elapsed(start.event, end.event))
     }
 
-    /// Records the launches that `work` asks for, without running them, as a graph that can run many times.
+    /// Records the launches that `work` asks for, without running them, as a graph that can run many times, as long
+    /// as every buffer they use is there.
     ///
     /// # Errors
     /// What `work` gives, or [`KernelError::Cuda`] if it did what cannot be recorded: allocate, copy or wait.
-    ///
-    /// # Safety
-    /// Every buffer whose view `work` passes to a launch outlives the graph's last run.
-    pub unsafe fn capture(
-        &self,
-        work: impl FnOnce() -> Result<(), KernelError>,
-    ) -> Result<Graph, KernelError> {
+    pub fn capture(&self, work: impl FnOnce() -> Result<(), KernelError>) -> Result<Graph, KernelError> {
+        let recording = || self.inner.recording.lock().unwrap_or_else(PoisonError::into_inner);
         on_driver!(self, driver => driver.begin_capture())?;
+        *recording() = Some(Vec::new());
         let outcome = work();
+        let addresses = recording().take().unwrap_or_default();
         // The capture has to end whatever happened, or the stream stays unusable.
-        let graph = on_driver!(self, driver => driver.end_capture());
+        let recorded = on_driver!(self, driver => driver.end_capture());
         outcome?;
-        Ok(Graph::new(self, graph?))
+        Ok(Graph::new(self, recorded?, self.inner.memory.blocks_at(addresses)))
     }
 
     /// Copies `bytes` of host memory to a device address this module handed out.
@@ -272,13 +272,12 @@ impl Cuda {
 
     fn alloc_bytes(&self, bytes: u64) -> Result<u64, KernelError> {
         let address = on_driver!(self, driver => driver.alloc(bytes))?;
-        let now = self.inner.bytes.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.inner.bytes.peak.fetch_max(now, Ordering::Relaxed);
+        self.inner.memory.add(address, bytes);
         Ok(address)
     }
 
     fn free_bytes(&self, address: u64, bytes: u64) {
+        self.inner.memory.remove(address);
         on_driver!(self, driver => driver.free(address, bytes));
-        self.inner.bytes.now.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

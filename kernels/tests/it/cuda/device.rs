@@ -12,9 +12,11 @@ fn what_is_written_is_read_back() {
         let mut buffer = cuda.upload(&[1.0f32, 2.0, 3.0]).unwrap();
         assert_eq!(buffer.read().unwrap(), [1.0, 2.0, 3.0]);
         buffer.write(&[7.0]).unwrap();
+        buffer.write_at(2, &[9.0]).unwrap();
         let mut first = [0.0; 2];
         buffer.read_into(&mut first).unwrap();
         assert_eq!(first, [7.0, 2.0]);
+        assert_eq!(buffer.read().unwrap(), [7.0, 2.0, 9.0]);
         assert_eq!(cuda.zeroed::<u32>(5).unwrap().read().unwrap(), [0; 5]);
         assert!(cuda.alloc::<u8>(0).unwrap().read().unwrap().is_empty());
     }
@@ -45,11 +47,9 @@ fn more_memory_than_there_can_be_is_an_error() {
 fn a_recording_refuses_what_it_cannot_hold_and_ends_all_the_same() {
     for cuda in devices() {
         let buffer = cuda.upload(&[1u32]).unwrap();
-        // SAFETY: nothing is launched.
-        let refused = unsafe { cuda.capture(|| buffer.read().map(drop)) };
+        let refused = cuda.capture(|| buffer.read().map(drop));
         assert!(matches!(refused, Err(KernelError::Cuda { .. })));
-        // SAFETY: as above.
-        let empty = unsafe { cuda.capture(|| Ok(())) }.unwrap();
+        let empty = cuda.capture(|| Ok(())).unwrap();
         empty.run().unwrap();
         assert_eq!(buffer.read().unwrap(), [1]);
     }
