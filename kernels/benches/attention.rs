@@ -14,7 +14,8 @@ use kernels::device::Cpu;
 use kernels::dtype::DType;
 use kernels::kv::{KvDType, KvLayer, Slot};
 use kernels::ops::matmul::Matrix;
-use kernels::ops::{attention, embedding, kv_store, rms_norm, rope, swiglu, tail_score};
+use kernels::ops::qk_norm_rope::{self, Angles, HeadNorm, Positions, Rotation};
+use kernels::ops::{attention, embedding, kv_store, rms_norm, swiglu, tail_score};
 use kernels::peak::Peak;
 
 const N_HEADS: usize = 16;
@@ -61,7 +62,7 @@ fn main() {
         bench.tail_score(kv_len);
     }
     bench.rms_norm();
-    bench.rope();
+    bench.qk_norm_rope();
     bench.swiglu();
     bench.embedding();
     bench.kv_store();
@@ -184,19 +185,21 @@ impl Bench {
         });
     }
 
-    fn rope(&mut self) {
-        let mut x = values(PIECE * N_HEADS * HEAD_DIM);
-        let angles = rope::Angles::new(HEAD_DIM, THETA, 4096, PIECE);
-        let cost = rope::cost(PIECE, N_HEADS, HEAD_DIM);
+    fn qk_norm_rope(&mut self) {
+        let (x, weight) = (values(PIECE * N_HEADS * HEAD_DIM), values(HEAD_DIM));
+        let mut y = vec![0.0; x.len()];
+        let norm = HeadNorm { n_heads: N_HEADS, weight: &weight, eps: EPS };
+        let angles = Angles::new(HEAD_DIM, THETA, 4096, PIECE);
         let check = |cpu: &Cpu| {
-            let mut want = values(PIECE * N_HEADS * HEAD_DIM);
-            let mut got = want.clone();
-            rope::spec(&mut want, N_HEADS, HEAD_DIM, THETA, 4096);
-            rope::cpu(cpu, &mut got, N_HEADS, &angles);
-            assert_close(&want, &got, rope::MAX_NMSE);
+            let [mut want, mut got] = [0; 2].map(|_| vec![0.0; x.len()]);
+            let positions = Positions { theta: THETA, start: 4096 };
+            qk_norm_rope::spec(&x, norm, Rotation::By(positions), &mut want);
+            qk_norm_rope::cpu(cpu, &x, norm, Rotation::By(&angles), &mut got);
+            assert_close(&want, &got, qk_norm_rope::MAX_NMSE);
         };
-        self.case("rope/512 x 16 x 128", cost, Bound::Bytes, check, |cpu, _| {
-            rope::cpu(cpu, black_box(&mut x), N_HEADS, &angles);
+        let cost = qk_norm_rope::cost(PIECE, N_HEADS, HEAD_DIM);
+        self.case("qk_norm_rope/512 x 16 x 128", cost, Bound::Bytes, check, |cpu, _| {
+            qk_norm_rope::cpu(cpu, black_box(&x), norm, Rotation::By(&angles), &mut y);
         });
     }
 

@@ -17,6 +17,7 @@ mod online_softmax;
 pub mod ops;
 pub mod peak;
 pub mod quant;
+mod rms;
 pub mod tile;
 
 pub use error::KernelError;

@@ -98,10 +98,11 @@ impl TailTap<'_> {
 }
 
 impl Tap for TailTap<'_> {
+    fn wants_unrotated(&self) -> bool {
+        self.rope == ScoreRope::Nope
+    }
+
     fn before_rope(&mut self, heads: &Heads<'_>) {
-        if self.rope != ScoreRope::Nope {
-            return;
-        }
         let width = self.drafter.config.n_kv_heads * self.drafter.config.head_dim;
         let own = &self.slots[self.start..self.start + heads.k.len() / width];
         if let Some(keys) = &mut self.unrotated {

@@ -5,7 +5,8 @@
 
 use kernels::device::Cpu;
 use kernels::kv::{KvLayer, Slot};
-use kernels::ops::{attention, embedding, kv_store, matmul, rms_norm, rope, swiglu};
+use kernels::ops::qk_norm_rope::{self, Angles, HeadNorm, Rotation};
+use kernels::ops::{attention, embedding, kv_store, matmul, rms_norm, swiglu};
 
 use crate::config::ModelConfig;
 use crate::error::EngineError;
@@ -32,7 +33,9 @@ pub struct Heads<'a> {
 
 /// A look at the queries and keys of a layer; scoring uses it.
 pub trait Tap {
-    /// After the q/k norm, before RoPE.
+    /// Whether [`Tap::before_rope`] is wanted, which takes a pass over the heads of its own.
+    fn wants_unrotated(&self) -> bool;
+    /// After the q/k norm, before RoPE; not called unless wanted.
     fn before_rope(&mut self, heads: &Heads<'_>);
     /// After RoPE.
     fn after_rope(&mut self, heads: &Heads<'_>);
@@ -42,6 +45,10 @@ pub trait Tap {
 struct NoTap;
 
 impl Tap for NoTap {
+    fn wants_unrotated(&self) -> bool {
+        false
+    }
+
     fn before_rope(&mut self, _: &Heads<'_>) {}
     fn after_rope(&mut self, _: &Heads<'_>) {}
 }
@@ -54,13 +61,15 @@ pub struct Rows<'a> {
     /// Slots of positions `0..start + n`, in order.
     pub slots: &'a [Slot],
     /// Rotation angles of positions `start..start + n`.
-    pub angles: &'a rope::Angles,
+    pub angles: &'a Angles,
 }
 
 /// Buffers that a forward pass reuses from layer to layer and piece to piece.
 #[derive(Default)]
 pub struct Scratch {
     normed: Vec<f32>,
+    raw_q: Vec<f32>,
+    raw_k: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -74,6 +83,8 @@ impl Scratch {
     fn resize(&mut self, n: usize, config: &ModelConfig) {
         let (q_dim, kv_dim) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
         self.normed.resize(n * config.hidden, 0.0);
+        self.raw_q.resize(n * q_dim, 0.0);
+        self.raw_k.resize(n * kv_dim, 0.0);
         self.q.resize(n * q_dim, 0.0);
         self.k.resize(n * kv_dim, 0.0);
         self.v.resize(n * kv_dim, 0.0);
@@ -120,8 +131,8 @@ impl Qwen3<'_> {
     }
 
     /// Rotation angles of positions `start..start + n`.
-    pub fn angles(&self, start: usize, n: usize) -> rope::Angles {
-        rope::Angles::new(self.config.head_dim, self.config.rope_theta, start, n)
+    pub fn angles(&self, start: usize, n: usize) -> Angles {
+        Angles::new(self.config.head_dim, self.config.rope_theta, start, n)
     }
 
     /// One layer over one piece.
@@ -140,14 +151,14 @@ impl Qwen3<'_> {
         let s = scratch;
 
         rms_norm::cpu(cpu, hidden, &layer.attn_norm, eps, &mut s.normed);
-        matmul::cpu(cpu, &s.normed, &layer.wq, &mut s.q);
-        matmul::cpu(cpu, &s.normed, &layer.wk, &mut s.k);
+        matmul::cpu(cpu, &s.normed, &layer.wq, &mut s.raw_q);
+        matmul::cpu(cpu, &s.normed, &layer.wk, &mut s.raw_k);
         matmul::cpu(cpu, &s.normed, &layer.wv, &mut s.v);
-        rms_norm::cpu_in_place(cpu, &mut s.q, &layer.q_norm, eps);
-        rms_norm::cpu_in_place(cpu, &mut s.k, &layer.k_norm, eps);
-        tap.before_rope(&Heads { q: &s.q, k: &s.k });
-        rope::cpu(cpu, &mut s.q, config.n_heads, angles);
-        rope::cpu(cpu, &mut s.k, config.n_kv_heads, angles);
+        if tap.wants_unrotated() {
+            self.heads(layer, Rotation::Off, s);
+            tap.before_rope(&Heads { q: &s.q, k: &s.k });
+        }
+        self.heads(layer, Rotation::By(angles), s);
         tap.after_rope(&Heads { q: &s.q, k: &s.k });
         let own = &slots[slots.len() - hidden.len() / config.hidden..];
         kv_store::cpu(cpu, &s.k, &s.v, own, kv);
@@ -162,6 +173,15 @@ impl Qwen3<'_> {
         for (h, d) in hidden.iter_mut().zip(&s.delta) {
             *h += d;
         }
+    }
+
+    /// Queries and keys as attention takes them, from the raw ones in `s`.
+    fn heads(&self, layer: &Layer, rotation: Rotation<&Angles>, s: &mut Scratch) {
+        let ModelConfig { n_heads, n_kv_heads, rms_eps: eps, .. } = *self.config;
+        let q_norm = HeadNorm { n_heads, weight: &layer.q_norm, eps };
+        let k_norm = HeadNorm { n_heads: n_kv_heads, weight: &layer.k_norm, eps };
+        qk_norm_rope::cpu(self.cpu, &s.raw_q, q_norm, rotation, &mut s.q);
+        qk_norm_rope::cpu(self.cpu, &s.raw_k, k_norm, rotation, &mut s.k);
     }
 
     /// Logits of hidden rows `(n, hidden)`: `(n, vocab)`.

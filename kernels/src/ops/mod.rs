@@ -4,7 +4,7 @@ pub mod attention;
 pub mod embedding;
 pub mod kv_store;
 pub mod matmul;
+pub mod qk_norm_rope;
 pub mod rms_norm;
-pub mod rope;
 pub mod swiglu;
 pub mod tail_score;

@@ -1,6 +1,5 @@
-//! RMS norm: `y[t, i] = x[t, i] · w[i] / sqrt(mean_i x[t, i]² + eps)`, alone, in place, and fused with the
-//! residual sum before it. Rows are whatever the weight is long: hidden states, or single heads for the q and
-//! k norm.
+//! RMS norm: `y[t, i] = x[t, i] · w[i] / sqrt(mean_i x[t, i]² + eps)`, alone and fused with the residual sum
+//! before it. Rows are whatever the weight is long.
 //!
 //! Shapes: x, y (rows, dim) f32 row-major; weight (dim). Bound by memory: the fused form saves one pass.
 //! Order: each row sums its squares in 32 lanes, then lane by lane: it depends on dim alone.
@@ -9,7 +8,7 @@
 
 use crate::cost::Cost;
 use crate::device::{Cpu, Disjoint};
-use crate::tile::NR;
+use crate::rms;
 use crate::tile::lanes::{self, Job, Lanes};
 
 /// Largest relative squared error of [`cpu`] against [`spec`]. A sum of at most a few hundred f32 terms per
@@ -44,17 +43,6 @@ pub fn cpu(cpu: &Cpu, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     cpu.parallel_chunks(y, item, |i, y| {
         y.copy_from_slice(&x[i * item..i * item + y.len()]);
         lanes::run(cpu, NormRows { rows: y, weight, eps });
-    });
-}
-
-/// [`cpu`] with input and output in one place; the same bits.
-///
-/// # Panics
-/// If `x` is not whole rows.
-pub fn cpu_in_place(cpu: &Cpu, x: &mut [f32], weight: &[f32], eps: f32) {
-    check("x", x.len(), weight.len(), x.len());
-    cpu.parallel_chunks(x, item_len(weight.len()), |_, rows| {
-        lanes::run(cpu, NormRows { rows, weight, eps });
     });
 }
 
@@ -113,27 +101,7 @@ impl Job for NormRows<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, _: L) {
         for row in self.rows.chunks_exact_mut(self.weight.len()) {
-            let mean = sum_of_squares(row) / row.len() as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            for (x, w) in row.iter_mut().zip(self.weight) {
-                *x = *x * scale * w;
-            }
+            rms::divide(row, self.weight, self.eps);
         }
     }
-}
-
-#[inline(always)]
-fn sum_of_squares(row: &[f32]) -> f32 {
-    let mut sums = [0.0; NR];
-    let blocks = row.chunks_exact(NR);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (sum, x) in sums.iter_mut().zip(block) {
-            *sum += x * x;
-        }
-    }
-    for (sum, x) in sums.iter_mut().zip(rest) {
-        *sum += x * x;
-    }
-    sums.iter().sum()
 }

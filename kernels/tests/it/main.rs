@@ -10,6 +10,7 @@ mod attention;
 mod cuda;
 mod elementwise;
 mod matmul;
+mod qk_norm_rope;
 mod quant;
 mod seeded;
 mod tail_score;
