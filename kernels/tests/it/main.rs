@@ -9,6 +9,8 @@
 mod attention;
 mod cuda;
 mod elementwise;
+#[cfg(feature = "emulation")]
+mod emulation;
 mod matmul;
 mod qk_norm_rope;
 mod quant;

@@ -30,7 +30,9 @@ struct f16 {
 
 DEVICE float to_f32(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
 
-#if !defined(REPRISE_EMULATION)
+#if defined(REPRISE_EMULATION)
+#include "convert_host.h"
+#else
 
 DEVICE float to_f32(f16 x) {
     float y;
