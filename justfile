@@ -22,3 +22,13 @@ bench:
 # Rewrite golden files after a change that is meant
 golden:
     UPDATE_GOLDEN=1 cargo test --workspace
+
+# Recompile the CUDA kernels whose sources changed; the compiler comes from PyPI
+kernels:
+    python3 kernels/prebuilt/build.py build
+    cargo test -p kernels --test it prebuilt
+
+# Recompile every CUDA kernel, compare byte by byte, hold it against its budget
+check-kernels:
+    python3 kernels/prebuilt/build.py check
+    cargo test -p kernels --test it prebuilt

@@ -12,6 +12,7 @@ mod elementwise;
 #[cfg(feature = "emulation")]
 mod emulation;
 mod matmul;
+mod prebuilt;
 mod qk_norm_rope;
 mod quant;
 mod seeded;
