@@ -4,6 +4,7 @@
 //! Reading order: [`device`] (threads and instruction set), [`tile`] (the micro-kernels every fast path is built
 //! from), then the ops.
 
+pub mod blocks;
 pub mod buffer;
 pub mod cost;
 pub mod device;

@@ -7,6 +7,7 @@
 )]
 
 mod attention;
+mod block_sparse;
 mod cuda;
 mod elementwise;
 #[cfg(feature = "emulation")]
