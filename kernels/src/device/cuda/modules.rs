@@ -1,5 +1,12 @@
-//! The compiled kernels in the binary, one image for each `.cu` file. `kernels/prebuilt/` holds them with a manifest of
-//! what they were made from.
+//! The compiled kernels in the binary, one image for each `.cu` file.
+//!
+//! How a kernel gets from its source to a launch: `just kernels` compiles `src/ops/<op>.cu` into `prebuilt/<op>.fatbin`,
+//! machine code for each architecture and PTX, and notes in `prebuilt/manifest.json` what it was made from and what the
+//! compiler made of it. [`MODULES`] puts that image into the binary. When a device is opened, [`card`](super::card) hands
+//! the driver every image that has code for it; a launch names an entry point, which is looked up in those once.
+//! `tests/it/prebuilt.rs` fails when an image is older than its source or the compiler broke the kernel's budget.
+//!
+//! This file knows no kernel's parameters: those stand in the launcher beside each source.
 
 /// Which cards an image has code for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +18,7 @@ pub(super) enum Architecture {
 /// The kernels of one source file.
 #[derive(Debug)]
 pub(super) struct Module {
-    /// File stem.
+    /// Path of the source below `src/ops`, its folders joined by `_`.
     pub name: &'static str,
     /// What it runs on.
     pub architecture: Architecture,
@@ -21,3 +28,31 @@ pub(super) struct Module {
 
 /// All modules.
 pub(super) const MODULES: &[Module] = &[];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_of_the_manifest_is_in_the_binary() {
+        let manifest: serde_json::Value =
+            serde_json::from_str(include_str!("../../../prebuilt/manifest.json")).unwrap();
+        let architecture = |module: &serde_json::Value| match module["targets"][0].as_str().unwrap() {
+            "sm_80" => Architecture::Any,
+            other => panic!("images for {other} alone have no place in `Architecture`"),
+        };
+        let built: Vec<_> = manifest["modules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|module| (module["name"].as_str().unwrap(), architecture(module)))
+            .collect();
+        let mut listed: Vec<_> = MODULES.iter().map(|module| (module.name, module.architecture)).collect();
+        listed.sort_by_key(|(name, _)| *name);
+        assert_eq!(listed, built, "MODULES on the left, the manifest on the right");
+        for module in MODULES {
+            let path = format!("{}/prebuilt/{}.fatbin", env!("CARGO_MANIFEST_DIR"), module.name);
+            assert_eq!(module.image, std::fs::read(path).unwrap(), "{}", module.name);
+        }
+    }
+}
