@@ -7,7 +7,8 @@ use crate::buffer::Plain;
 use crate::device::cuda::Cuda;
 use crate::error::KernelError;
 
-/// `len` elements of device memory, freed with the buffer. Aligned to at least 256 bytes.
+/// `len` elements of device memory, freed with the buffer. Aligned to at least 256 bytes; the memory's length is a
+/// multiple of 16 bytes, so that kernels may read it in such pieces to the end.
 #[derive(Debug)]
 pub struct DeviceBuffer<T> {
     cuda: Cuda,
@@ -70,8 +71,7 @@ impl<T: Plain> DeviceBuffer<T> {
     pub fn write_at(&mut self, start: usize, values: &[T]) -> Result<(), KernelError> {
         let part = self.slice(start..start + values.len());
         // SAFETY: plain elements have no padding, so their memory is initialised bytes.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
         self.cuda.copy_in(part.address, bytes)
     }
 
@@ -85,9 +85,8 @@ impl<T: Plain> DeviceBuffer<T> {
     pub fn read_into(&self, values: &mut [T]) -> Result<(), KernelError> {
         assert!(values.len() <= self.len, "{} values of a buffer of {}", values.len(), self.len);
         // SAFETY: plain elements are valid for any bytes and have no padding; the borrow is exclusive.
-        let bytes = unsafe {
-            std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), size_of_val(values))
-        };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), size_of_val(values)) };
         self.cuda.copy_out(self.address, bytes)
     }
 }

@@ -93,8 +93,7 @@ impl Card {
         checked("cuCtxSetCurrent", unsafe { result::ctx::set_current(context) })?;
         let stream =
             checked("cuStreamCreate", result::stream::create(result::stream::StreamKind::NonBlocking))?;
-        let mut card =
-            Self { device, context, stream, modules: Vec::new(), functions: Mutex::default() };
+        let mut card = Self { device, context, stream, modules: Vec::new(), functions: Mutex::default() };
         let hopper = compute_capability == (9, 0);
         for module in MODULES.iter().filter(|module| hopper || module.architecture == Architecture::Any) {
             card.modules.push(load(module.name, module.image)?);
@@ -111,7 +110,7 @@ impl Card {
     pub(super) fn alloc(&self, bytes: u64) -> Result<u64, KernelError> {
         self.bind()?;
         // SAFETY: the memory's contents are declared arbitrary. The driver refuses zero bytes.
-        match unsafe { result::malloc_sync(bytes.max(1) as usize) } {
+        match unsafe { result::malloc_sync(bytes.max(1).next_multiple_of(16) as usize) } {
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free = result::mem_get_info().map_or(0, |(free, _)| free as u64);
                 Err(KernelError::DeviceMemory { bytes, free })
@@ -182,11 +181,7 @@ impl Card {
     }
 
     /// Finds an entry point, and allows it the shared memory it needs.
-    fn function(
-        &self,
-        kernel: &'static str,
-        shared_bytes: u32,
-    ) -> Result<sys::CUfunction, KernelError> {
+    fn function(&self, kernel: &'static str, shared_bytes: u32) -> Result<sys::CUfunction, KernelError> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(kernel).filter(|known| shared_bytes <= known.shared_bytes) {
             return Ok(function.handle);
@@ -194,13 +189,13 @@ impl Card {
         let failed = |message| KernelError::Launch { kernel, message };
         let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
         // SAFETY: the modules stay loaded as long as `self`.
-        let find = |module: &sys::CUmodule| unsafe { result::module::get_function(*module, name.clone()) }.ok();
+        let find =
+            |module: &sys::CUmodule| unsafe { result::module::get_function(*module, name.clone()) }.ok();
         let no_kernel = || failed("no such kernel was compiled for this card".to_owned());
         let handle = self.modules.iter().find_map(find).ok_or_else(no_kernel)?;
         let allowed = shared_bytes.max(SHARED_BYTES_DEFAULT);
         if allowed > SHARED_BYTES_DEFAULT {
-            let attribute =
-                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function was found above.
             unsafe { result::function::set_function_attribute(handle, attribute, allowed as i32) }
                 .map_err(|error| failed(message(error)))?;

@@ -54,7 +54,9 @@ pub enum Absence {
         found: (u32, u32),
     },
     /// The driver answered a question with an error.
-    #[error("the NVIDIA driver failed: {call}: {message}; check nvidia-smi, or use the CPU with --device cpu")]
+    #[error(
+        "the NVIDIA driver failed: {call}: {message}; check nvidia-smi, or use the CPU with --device cpu"
+    )]
     Driver {
         /// What was asked.
         call: &'static str,

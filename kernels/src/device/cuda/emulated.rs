@@ -38,7 +38,8 @@ pub(super) struct EmulatedGraph {
 
 fn layout(bytes: u64) -> Layout {
     // Buffers are refused beyond isize::MAX bytes; rounding up to the alignment stays below it in practice.
-    Layout::from_size_align(bytes.max(1) as usize, ALIGNMENT).unwrap_or(Layout::new::<u8>())
+    Layout::from_size_align(bytes.max(1).next_multiple_of(16) as usize, ALIGNMENT)
+        .unwrap_or(Layout::new::<u8>())
 }
 
 impl Emulated {

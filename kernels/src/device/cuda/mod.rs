@@ -76,7 +76,6 @@ struct Inner {
     recording: Mutex<Option<Vec<u64>>>,
 }
 
-
 /// What carries out the work.
 #[derive(Debug)]
 enum Driver {
@@ -130,7 +129,15 @@ impl Cuda {
     }
 
     fn with_driver(driver: Driver, info: DeviceInfo, options: CudaOptions) -> Self {
-        Self { inner: Arc::new(Inner { driver, info, options, memory: Ledger::default(), recording: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                driver,
+                info,
+                options,
+                memory: Ledger::default(),
+                recording: Mutex::default(),
+            }),
+        }
     }
 
     /// What the device is.

@@ -2,6 +2,7 @@
 //! one. The same tests in both places.
 
 mod device;
+mod matmul;
 
 use kernels::device::cuda::{Cuda, CudaOptions, detect};
 

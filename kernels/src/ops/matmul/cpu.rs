@@ -1,18 +1,7 @@
-//! Activations times a weight matrix: `y[t, r] = sum_c x[t, c] · w[r, c]`.
-//!
-//! Shapes: x (n_tokens, cols) f32 and y (n_tokens, rows) f32, row-major; w (rows, cols) a [`Matrix`].
-//!
-//! Numbers: with F32, F16 and quantised weights everything is f32: values are decoded exactly and multiplied with
-//! FMA. With BF16 weights the activations are rounded to bf16 as well (to nearest even) and the products, exact in
-//! f32, are summed in f32.
-//!
-//! Order: each y is one chain of additions over c, first to last. Its bits depend on the row of x, the row of w and
-//! the instruction set; not on n_tokens, its place among them, or the number of threads. So decoding one token
-//! gives the bits of prefilling it among others.
+//! Matmul on the CPU: work items of panels by tiles of tokens over the micro-kernels, weights decoded panel by panel.
 //!
 //! Few tokens stream every panel of w once (memory bound); many are cut into blocks that stay in the second-level
-//! cache, as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008). It knows nothing
-//! of layers or of what the features mean.
+//! cache, as in Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008).
 //!
 //! Rate: 512 x 3072 x 1024, BF16: 383 GFLOP/s, 81 % of the `VDPBF16PS` peak of two EPYC (Zen 4) cores, the best call
 //! of twelve runs of `cargo bench -p kernels --bench matmul` beside other work.
@@ -21,10 +10,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::buffer::scratch;
-use crate::cost::Cost;
 use crate::device::{Cpu, Disjoint};
 use crate::dtype::DType;
-pub use crate::matrix::Matrix;
+use crate::matrix::Matrix;
+use crate::ops::matmul::n_tokens;
 use crate::quant::interleaved::{Decode, Dot, F16, Format, MAX_DOT_ROWS};
 use crate::quant::{Q4K, Q5_0, Q6K, Q8_0};
 use crate::tile::{MR, NR, Start, Tile, Word, kernel_at, lanes};
@@ -38,27 +27,6 @@ const TILES_PER_BLOCK: usize = 22;
 const PANELS_PER_ITEM: usize = 8;
 /// Work items per thread, at least, where there are panels enough: threads that are slowed down take fewer.
 const ITEMS_PER_THREAD: usize = 4;
-
-/// The plain version: sums in f64, rounded once.
-///
-/// # Panics
-/// If the lengths of `x` and `y` do not belong to one number of tokens.
-pub fn spec(x: &[f32], w: &Matrix, y: &mut [f32]) {
-    let n_tokens = n_tokens(x, w, y);
-    let round: fn(f32) -> f32 = match w.dtype() {
-        DType::BF16 => |x| half::bf16::from_f32(x).to_f32(),
-        _ => |x| x,
-    };
-    let mut row = vec![0.0; w.cols()];
-    for r in 0..w.rows() {
-        w.row(r, &mut row);
-        for t in 0..n_tokens {
-            let x = &x[t * w.cols()..][..w.cols()];
-            let sum: f64 = x.iter().zip(&row).map(|(x, w)| f64::from(round(*x)) * f64::from(*w)).sum();
-            y[t * w.rows() + r] = sum as f32;
-        }
-    }
-}
 
 /// The fast version, on the threads and with the instruction set of `cpu`.
 ///
@@ -80,27 +48,6 @@ pub fn cpu(cpu: &Cpu, x: &[f32], w: &Matrix, y: &mut [f32]) {
         DType::Q4K => call.run(&Decoded::<Q4K> { w, format: PhantomData }),
         DType::Q6K => call.run(&Decoded::<Q6K> { w, format: PhantomData }),
     }
-}
-
-/// Reads w and x, writes y; two operations for each element of w and token.
-pub fn cost(n_tokens: usize, w: &Matrix) -> Cost {
-    let (n, rows, cols) = (n_tokens as u64, w.rows() as u64, w.cols() as u64);
-    let weights = rows * (cols / w.dtype().block_len() as u64) * w.dtype().block_bytes() as u64;
-    Cost { bytes: weights + 4 * n * (rows + cols), flops: 2 * n * rows * cols }
-}
-
-/// The largest squared relative error of `cpu` against `spec`: each of a few thousand additions in a chain rounds
-/// by up to 2^-24 of the sum so far; the roundings partly cancel and stay below 3e-6 of the result. Both sides see
-/// the same rounded activations and exact weights.
-pub const MAX_NMSE: f64 = 1e-11;
-
-/// The number of tokens both slices agree on; 0 if there is nothing to compute.
-fn n_tokens(x: &[f32], w: &Matrix, y: &[f32]) -> usize {
-    let (rows, cols) = (w.rows(), w.cols());
-    let n = y.len().checked_div(rows).unwrap_or(0);
-    assert!(y.len() == n * rows, "y: {} elements are no whole tokens of {rows} rows", y.len());
-    assert!(rows == 0 || x.len() == n * cols, "x: {} elements for {n} tokens of {cols} columns", x.len());
-    n
 }
 
 /// How tokens are cut into tiles of nearly equal height.
