@@ -78,8 +78,8 @@ mod emulation {
         // Device code reads the same bytes as integers and as vectors.
         build.flag("-fno-strict-aliasing").flag("-fno-exceptions").flag("-fno-rtti");
         build.flag(format!("-ffile-prefix-map={}/=", root.display()));
-        // `#pragma unroll` is nvcc's; a header has more functions than one kernel calls.
-        build.flag("-Wno-unknown-pragmas").flag("-Wno-unused-function");
+        // `#pragma unroll` is nvcc's; `threadIdx.x < n` is the idiom; a header has more than one kernel calls.
+        build.flag("-Wno-unknown-pragmas").flag("-Wno-sign-compare").flag("-Wno-unused-function");
         #[cfg(target_arch = "x86_64")]
         if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
             build.flag("-mavx2").flag("-mfma");

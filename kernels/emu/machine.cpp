@@ -3,7 +3,8 @@
 //
 // Warps go in ascending order under seeds 0 and 1, in descending order under 2 and 3, and so do the lanes of a warp;
 // after every barrier the order starts anew. So for any two threads that touch the same memory between two barriers,
-// each comes first under some of these seeds, and if that matters the results differ. Higher seeds shuffle.
+// each comes first under some of these seeds, and if that matters the results differ. Higher seeds draw the order, and
+// let go of a warp now and then when its lanes have met.
 #include "machine.h"
 
 #include <sys/mman.h>
@@ -81,11 +82,13 @@ private:
     static void thread_main();
     void resize(unsigned n_threads, size_t shared_bytes);
     void run_block(const Launch& launch);
-    void order_warps(uint64_t seed);
+    void order_warps();
     unsigned next_lane(uint32_t ready) const;
     void suspend();
     void leave_for_scheduler();
     void release_barrier();
+    static void begin_rendezvous(Warp& warp, const WarpOp& op, uint32_t mask, Site site);
+    __attribute__((noinline)) void complete_rendezvous(Warp& warp, Rendezvous& open);
     void thread_returned();
     void report_deadlock();
     void check_guard();
@@ -105,6 +108,8 @@ private:
     size_t shared_capacity_ = 0;
     uint64_t random_ = 0;
     bool descending_ = false;
+    bool drawn_ = false;
+    unsigned first_lane_ = 0;
     unsigned n_threads_ = 0;
     unsigned n_live_ = 0;
     unsigned n_at_barrier_ = 0;
@@ -114,8 +119,8 @@ private:
     std::string report_;
 };
 
-// Kept between launches: stacks are warm, and memory is asked for once.
-thread_local Machine machine;
+// This OS thread's machine while it runs a launch; a plain pointer, as every wait of every thread asks for it.
+__thread Machine* machine;
 
 Machine::~Machine() {
     if (stacks_) munmap(stacks_, n_stacks_ * STACK_BYTES);
@@ -152,6 +157,8 @@ const char* Machine::run(const Launch& launch) {
     scheduler_.adopt_own_stack();
     random_ = launch.seed;
     descending_ = launch.seed & 2;
+    drawn_ = launch.seed >= 4;
+    first_lane_ = 0;
     eager_copies = launch.seed & 1;
     shared_memory = shared_;
     shared_bytes = launch.shared_bytes;
@@ -190,7 +197,7 @@ void Machine::run_block(const Launch& launch) {
     n_live_ = n_threads_;
     n_at_barrier_ = 0;
     while (n_live_ > 0 && !failed_) {
-        order_warps(launch.seed);
+        order_warps();
         phase_over_ = false;
         bool ran = false;
         for (unsigned i : order_) {
@@ -207,15 +214,18 @@ void Machine::run_block(const Launch& launch) {
     if (!failed_) check_guard();
 }
 
-void Machine::order_warps(uint64_t seed) {
+void Machine::order_warps() {
     const unsigned n = unsigned(order_.size());
     for (unsigned i = 0; i < n; i++) order_[i] = descending_ ? n - 1 - i : i;
-    if (seed < 4) return;
+    if (!drawn_) return;
     for (unsigned i = n; i > 1; i--) std::swap(order_[i - 1], order_[next_random(random_) % i]);
+    first_lane_ = unsigned(next_random(random_) % WARP);
 }
 
 unsigned Machine::next_lane(uint32_t ready) const {
-    return descending_ ? WARP - 1 - __builtin_clz(ready) : __builtin_ctz(ready);
+    if (descending_) return WARP - 1 - unsigned(__builtin_clz(ready));
+    const uint32_t from_first = ready >> first_lane_ << first_lane_;
+    return unsigned(__builtin_ctz(from_first ? from_first : ready));
 }
 
 // Goes on with the next lane of this warp, which may be the same one; with another warp if none is ready.
@@ -233,8 +243,8 @@ void Machine::leave_for_scheduler() { fibers_[current->number].switch_to(schedul
 
 void Machine::thread_main() {
     Fiber::arrived(nullptr);
-    machine.launch_.entry(machine.launch_.arguments);
-    machine.thread_returned();
+    machine->launch_.entry(machine->launch_.arguments);
+    machine->thread_returned();
     std::abort();
 }
 
@@ -287,38 +297,46 @@ void Machine::warp_operation(const WarpOp& op, uint32_t mask, void* argument, Si
     const uint32_t bit = 1u << lane;
     Warp& warp = warps_[self.number / WARP];
     if (!(mask & bit)) emu::fail(site, "%s: the lane is not in its own mask %08x", op.name, mask);
-    if (mask & warp.returned) {
-        emu::fail(site, "%s waits for a lane that has returned: mask %08x, returned %08x", op.name, mask,
-                  warp.returned);
-    }
     unsigned i = 0;
     while (i < warp.n_open && warp.open[i].mask != mask) i++;
     Rendezvous& open = warp.open[i];
     if (i == warp.n_open) {
-        warp.n_open++;
-        open = {mask, 0, &op, site};
+        begin_rendezvous(warp, op, mask, site);
     } else if (open.op != &op || (op.aligned && !same(open.site, site))) {
         emu::fail(site, "%s meets %s of other lanes at %s:%d", op.name, open.op->name, open.site.file,
                   open.site.line);
     }
     open.arrived |= bit;
     warp.arguments[lane] = argument;
-    if (open.arrived == mask) {
-        open = warp.open[--warp.n_open];
-        void* lanes[WARP];
-        for (unsigned l = 0; l < WARP; l++) lanes[l] = mask >> l & 1 ? warp.arguments[l] : nullptr;
-        op.combine(lanes, mask, site);
-        warp.ready |= mask;
-        suspend();
-    } else {
-        self.op = &op;
-        self.site = site;
-        self.mask = mask;
-        self.wait = Wait::warp;
-        warp.ready &= ~bit;
-        suspend();
-        self.wait = Wait::none;
+    if (open.arrived == mask) return complete_rendezvous(warp, open);
+    self.op = &op;
+    self.site = site;
+    self.mask = mask;
+    self.wait = Wait::warp;
+    warp.ready &= ~bit;
+    suspend();
+    self.wait = Wait::none;
+}
+
+void Machine::begin_rendezvous(Warp& warp, const WarpOp& op, uint32_t mask, Site site) {
+    if (mask & warp.returned) {
+        emu::fail(site, "%s waits for lanes that have returned: mask %08x, returned %08x", op.name, mask,
+                  warp.returned);
     }
+    warp.open[warp.n_open++] = {mask, 0, &op, site};
+}
+
+void Machine::complete_rendezvous(Warp& warp, Rendezvous& open) {
+    const Rendezvous complete = open;
+    open = warp.open[--warp.n_open];
+    void* lanes[WARP];
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        lanes[lane] = complete.mask >> lane & 1 ? warp.arguments[lane] : nullptr;
+    }
+    complete.op->combine(lanes, complete.mask, complete.site);
+    warp.ready |= complete.mask;
+    if (drawn_ && next_random(random_) % 8 == 0) leave_for_scheduler();
+    else suspend();
 }
 
 void Machine::check_shared(const void* address, size_t bytes, const char* what, Site site) {
@@ -359,16 +377,14 @@ void Machine::report_deadlock() {
             if (alike(threads_[j])) told[j] = true, n++;
         }
         if (first.wait == Wait::barrier) {
-            report("\n  %u threads from thread %u wait in __syncthreads at %s:%d", n, i, first.site.file,
+            report("\n  %u threads, first thread %u, wait in __syncthreads at %s:%d", n, i, first.site.file,
                    first.site.line);
             continue;
         }
-        uint32_t missing = first.mask;
-        for (unsigned j = i; j < i / WARP * WARP + WARP; j++) {
-            if (alike(threads_[j])) missing &= ~(1u << j % WARP);
-        }
-        report("\n  %u lanes of warp %u from thread %u wait in %s at %s:%d for lanes %08x", n, i / WARP, i,
-               first.op->name, first.site.file, first.site.line, missing);
+        uint32_t arrived = 0;
+        for (unsigned j = i; j < i / WARP * WARP + WARP; j++) arrived |= uint32_t(alike(threads_[j])) << j % WARP;
+        report("\n  lanes %08x of warp %u wait in %s at %s:%d for lanes %08x", arrived, i / WARP, first.op->name,
+               first.site.file, first.site.line, first.mask & ~arrived);
     }
 }
 
@@ -401,22 +417,27 @@ void Machine::fail(Site site, const char* format, va_list values) {
 
 }  // namespace
 
-void barrier(Site site) { machine.barrier(site); }
+void barrier(Site site) { machine->barrier(site); }
 
 void warp_operation(const WarpOp& op, uint32_t mask, void* argument, Site site) {
-    machine.warp_operation(op, mask, argument, site);
+    machine->warp_operation(op, mask, argument, site);
 }
 
 void check_shared(const void* address, size_t bytes, const char* what, Site site) {
-    machine.check_shared(address, bytes, what, site);
+    machine->check_shared(address, bytes, what, site);
 }
 
 void fail(Site site, const char* format, ...) {
     va_list values;
     va_start(values, format);
-    machine.fail(site, format, values);
+    machine->fail(site, format, values);
 }
 
-const char* run(const Launch& launch) { return machine.run(launch); }
+const char* run(const Launch& launch) {
+    // Kept between launches: stacks are warm, and memory is asked for once.
+    thread_local Machine kept;
+    machine = &kept;
+    return kept.run(launch);
+}
 
 }  // namespace emu

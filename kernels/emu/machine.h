@@ -19,8 +19,9 @@ struct Site {
     int line;
 };
 
-// The last parameter of everything a kernel can wait or fail in. The compiler fills in the caller's place.
-#define EMU_SITE emu::Site site = emu::Site{__builtin_FILE(), __builtin_LINE()}
+// The place this is called at. As the default of a parameter, the place its function is called at; so everything a
+// kernel can wait or fail in ends with `Site site = here()`.
+constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
 
 // An operation that the lanes of a warp do together. Its arguments lie on the lanes' stacks and take the results.
 struct WarpOp {

@@ -36,10 +36,13 @@ struct Product {
     uint32_t b[2];
 };
 
-// Products are summed in order of k, in f32 with one rounding each; the device's order inside an instruction is not
-// documented.
+// Eight floats, in one register where the machine has such.
+using Row = float __attribute__((vector_size(32)));
+
+// Products are summed in f32 in order of k; the device's order inside an instruction is not documented.
 inline void multiply(void* const* lanes, uint32_t, Site) {
-    float a[16][16], b[16][8], c[16][8];
+    float a[16][16];
+    Row b[16], c[16];
     for (int lane = 0; lane < 32; lane++) {
         const Product& mine = *static_cast<const Product*>(lanes[lane]);
         const int g = lane / 4, t = lane % 4 * 2;
@@ -55,9 +58,7 @@ inline void multiply(void* const* lanes, uint32_t, Site) {
         }
     }
     for (int row = 0; row < 16; row++) {
-        for (int k = 0; k < 16; k++) {
-            for (int col = 0; col < 8; col++) c[row][col] = fmaf(a[row][k], b[k][col], c[row][col]);
-        }
+        for (int k = 0; k < 16; k++) c[row] += a[row][k] * b[k];
     }
     for (int lane = 0; lane < 32; lane++) {
         for (int i = 0; i < 4; i++) {
@@ -78,7 +79,7 @@ inline void load(const WarpOp& op, uint32_t (&words)[4], const void* row, Site s
 
 }  // namespace emu
 
-inline void cp_async_16(void* shared, const void* global, bool valid = true, EMU_SITE) {
+inline void cp_async_16(void* shared, const void* global, bool valid = true, emu::Site site = emu::here()) {
     emu::check_shared(shared, 16, "cp_async_16", site);
     if (reinterpret_cast<uintptr_t>(global) % 16) emu::fail(site, "cp_async_16: the source is not a multiple of 16");
     const emu::Copy copy{shared, global, valid};
@@ -103,12 +104,15 @@ inline void cp_async_wait() {
     for (size_t& end : queue.groups) end -= done;
 }
 
-inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, EMU_SITE) { emu::load(emu::LDMATRIX, r, row, site); }
-inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, EMU_SITE) {
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, emu::Site site = emu::here()) {
+    emu::load(emu::LDMATRIX, r, row, site);
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, emu::Site site = emu::here()) {
     emu::load(emu::LDMATRIX_TRANS, r, row, site);
 }
 
-inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMU_SITE) {
+inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                         emu::Site site = emu::here()) {
     emu::Product product{&c, a, {b0, b1}};
     emu::warp_operation(emu::MMA, ~0u, &product, site);
 }

@@ -34,8 +34,8 @@ extern "C" int reprise_emulate(const char* kernel, const unsigned blocks[3], uns
         return 1;
     }
     if (threads == 0 || threads % 32 || threads > found->max_threads) {
-        std::snprintf(message, message_bytes, "%s takes whole warps of up to %u threads a block, not %u threads", kernel,
-                      found->max_threads, threads);
+        std::snprintf(message, message_bytes, "%s takes whole warps of up to %u threads a block, not %u threads",
+                      kernel, found->max_threads, threads);
         return 1;
     }
     const emu::Launch launch{found->name,  found->entry, {blocks[0], blocks[1], blocks[2]}, threads, shared_bytes,

@@ -195,7 +195,7 @@ inline T atomicMax(T* address, std::common_type_t<T> value) {
 
 static constexpr int warpSize = 32;
 
-inline void __syncthreads(EMU_SITE) { emu::barrier(site); }
+inline void __syncthreads(emu::Site site = emu::here()) { emu::barrier(site); }
 
 namespace emu {
 
@@ -247,35 +247,41 @@ inline T shuffle_from(const WarpOp& op, uint32_t mask, T value, int source, Site
 
 }  // namespace emu
 
-inline void __syncwarp(uint32_t mask = ~0u, EMU_SITE) { emu::warp_operation(emu::SYNC, mask, nullptr, site); }
+inline void __syncwarp(uint32_t mask = ~0u, emu::Site site = emu::here()) {
+    emu::warp_operation(emu::SYNC, mask, nullptr, site);
+}
 
 template <class T>
-inline T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMU_SITE) {
+inline T __shfl_sync(uint32_t mask, T value, int source, int width = 32, emu::Site site = emu::here()) {
     return emu::shuffle_from(emu::SHUFFLE, mask, value, (emu::lane() & -width) | (source & (width - 1)), site);
 }
 
 // The other three give a lane its own value where the source lies outside its segment of `width` lanes.
 template <class T>
-inline T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32, EMU_SITE) {
+inline T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32, emu::Site site = emu::here()) {
     const int lane = emu::lane(), source = lane ^ lane_mask;
     // As the instruction: lower segments may be read, higher ones may not.
     return emu::shuffle_from(emu::SHUFFLE_XOR, mask, value, source > (lane | (width - 1)) ? lane : source, site);
 }
 template <class T>
-inline T __shfl_down_sync(uint32_t mask, T value, unsigned distance, int width = 32, EMU_SITE) {
+inline T __shfl_down_sync(uint32_t mask, T value, unsigned distance, int width = 32, emu::Site site = emu::here()) {
     const int lane = emu::lane(), source = lane + int(distance);
     return emu::shuffle_from(emu::SHUFFLE_DOWN, mask, value, source > (lane | (width - 1)) ? lane : source, site);
 }
 template <class T>
-inline T __shfl_up_sync(uint32_t mask, T value, unsigned distance, int width = 32, EMU_SITE) {
+inline T __shfl_up_sync(uint32_t mask, T value, unsigned distance, int width = 32, emu::Site site = emu::here()) {
     const int lane = emu::lane(), source = lane - int(distance);
     return emu::shuffle_from(emu::SHUFFLE_UP, mask, value, source < (lane & -width) ? lane : source, site);
 }
 
-inline uint32_t __ballot_sync(uint32_t mask, int predicate, EMU_SITE) {
+inline uint32_t __ballot_sync(uint32_t mask, int predicate, emu::Site site = emu::here()) {
     uint32_t votes = predicate != 0;
     emu::warp_operation(emu::BALLOT, mask, &votes, site);
     return votes;
 }
-inline int __any_sync(uint32_t mask, int predicate, EMU_SITE) { return __ballot_sync(mask, predicate, site) != 0; }
-inline int __all_sync(uint32_t mask, int predicate, EMU_SITE) { return __ballot_sync(mask, !predicate, site) == 0; }
+inline int __any_sync(uint32_t mask, int predicate, emu::Site site = emu::here()) {
+    return __ballot_sync(mask, predicate, site) != 0;
+}
+inline int __all_sync(uint32_t mask, int predicate, emu::Site site = emu::here()) {
+    return __ballot_sync(mask, !predicate, site) == 0;
+}
