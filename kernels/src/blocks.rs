@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+pub mod device;
 pub mod mass;
 
 /// Positions of a block of keys and of a block of queries (FlashPrefill in Lucebox's drafter).

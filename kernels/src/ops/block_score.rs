@@ -21,6 +21,8 @@
 //! [`Form::LuceboxCompat`] keeps this for comparison; its reference, and [`Form::Normalised`], put the maxima
 //! back.
 //!
+//! On CUDA: bf16 queries, keys and means, sums in f32, head_dim 64 or 128.
+//!
 //! It must not know which blocks are kept, nor why.
 
 use std::f32::consts::LOG2_E;
@@ -31,6 +33,8 @@ use crate::blocks::Blocks;
 use crate::buffer::scratch;
 use crate::cost::Cost;
 use crate::device::Cpu;
+use crate::device::cuda::{Args, Cuda, DeviceKv, Grid, View, ViewMut};
+use crate::error::KernelError;
 use crate::exp::exp2;
 use crate::kv::{KvLayer, Slot, StoredRows};
 use crate::kv_tile::{KEY_TILE, KvWord, TileSource, key_rows};
@@ -45,6 +49,10 @@ pub const MAX_NMSE_F32: f64 = 1e-12;
 /// The same on a BF16 layer: queries and means are rounded by up to 2^-9 each, which moves a logit of size s by
 /// up to s · 2^-8. 3e-6 is seen.
 pub const MAX_NMSE_BF16: f64 = 2e-5;
+
+/// The same of [`cuda`]: queries arrive in bf16, the means are rounded to it and `2^x` is approximate. 5e-7 is
+/// seen when emulated.
+pub const MAX_NMSE_CUDA: f64 = 5e-6;
 
 /// What is compared between key blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +131,81 @@ pub fn cpu(cpu: &Cpu, q: &[f32], kv: &KvLayer, slots: &[Slot], params: Params, s
     }
 }
 
+/// What [`cuda`] reads besides queries.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceKeys<'a> {
+    /// The layer.
+    pub kv: &'a DeviceKv,
+    /// (kv_len), in position order.
+    pub slots: View<'a, i32>,
+}
+
+/// What [`cuda`] writes.
+#[derive(Debug)]
+pub struct DeviceScores<'a> {
+    /// (n_kv_heads, n_key_blocks, head_dim): the mean keys.
+    pub means: ViewMut<'a, bf16>,
+    /// (n_heads, n_query_blocks, n_key_blocks)
+    pub scores: ViewMut<'a, f32>,
+}
+
+/// [`cpu`] on a CUDA device, from `q` (n_tokens, n_heads, head_dim).
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses a launch: the text has too many blocks for a multiprocessor's
+/// shared memory (about 3,900, half a million tokens, on the smallest supported).
+///
+/// # Panics
+/// As [`cpu`], but slots are not checked; and if head_dim is neither 64 nor 128.
+pub fn cuda(
+    cuda: &Cuda,
+    q: View<'_, bf16>,
+    keys: DeviceKeys<'_>,
+    params: Params,
+    out: &mut DeviceScores<'_>,
+) -> Result<(), KernelError> {
+    const MEAN_THREADS: u32 = 128;
+    const SCORE_THREADS: u32 = 256;
+    let kv = keys.kv;
+    let sizes = [q.len(), keys.slots.len(), out.scores.len()];
+    let shape = Shape::of(sizes, params, [kv.n_slots, kv.n_kv_heads, kv.head_dim]);
+    let Shape { blocks, head_dim, .. } = shape;
+    let n_key_blocks = blocks.n_key_blocks();
+    assert_eq!(
+        out.means.len(),
+        kv.n_kv_heads * n_key_blocks * head_dim,
+        "block_score: means must be KV heads x key blocks x head_dim"
+    );
+    let (means, scores) = match head_dim {
+        64 => ("block_score_means_d64", "block_score_d64"),
+        128 => ("block_score_means_d128", "block_score_d128"),
+        _ => panic!("block_score: head_dim {head_dim} has no kernel, 64 and 128 have"),
+    };
+    let grid = Grid {
+        blocks: [n_key_blocks as u32, kv.n_kv_heads as u32, 1],
+        threads: MEAN_THREADS,
+        // A sum of each head value for every row read at once; rows are read 16 bytes to a thread.
+        shared_bytes: MEAN_THREADS * 8 * size_of::<f32>() as u32,
+    };
+    let args = Args::new().view(kv.keys.view()).view(keys.slots).view_mut(&mut out.means);
+    let args = args.i32(blocks.kv_len() as i32).i32(kv.n_slots as i32);
+    // SAFETY: the kernel's parameters; it reads keys at slots, which are inside the layer by contract, and writes
+    // a mean for each head and block, as many as asserted.
+    unsafe { cuda.launch(means, grid, &args) }?;
+    let tiles = 2 * 64 * head_dim * size_of::<bf16>() + 8 * 64 * 2 * size_of::<f32>();
+    let grid = Grid {
+        blocks: [blocks.n_query_blocks() as u32, params.n_heads as u32, 1],
+        threads: SCORE_THREADS,
+        shared_bytes: (tiles + n_key_blocks * 2 * size_of::<f32>()) as u32,
+    };
+    let normalise = i32::from(params.form == Form::Normalised);
+    let args = Args::new().view(q).view_mut(&mut out.means).view_mut(&mut out.scores);
+    let args = args.i32(blocks.n_tokens() as i32).i32(blocks.own(0) as i32).i32(n_key_blocks as i32);
+    let args = args.i32(kv.n_kv_heads as i32).i32(normalise).f32(shape.scale());
+    // SAFETY: the kernel's parameters; queries, means and scores have the sizes checked above.
+    unsafe { cuda.launch(scores, grid, &args) }
+}
+
 /// Cost of [`cpu`]: keys and queries read once, scores written; an addition for each key value, two flops for
 /// each head value of a row and a key block it sees.
 pub fn cost(blocks: Blocks, n_heads: usize, kv: &KvLayer) -> Cost {
@@ -150,24 +233,31 @@ struct Shape {
 impl Shape {
     #[track_caller]
     fn check(q: &[f32], kv: &KvLayer, slots: &[Slot], params: Params, scores: &[f32]) -> Shape {
-        let (n_heads, n_kv_heads, head_dim) = (params.n_heads, kv.n_kv_heads(), kv.head_dim());
+        kv.check_slots(slots);
+        let sizes = [q.len(), slots.len(), scores.len()];
+        Shape::of(sizes, params, [kv.n_slots(), kv.n_kv_heads(), kv.head_dim()])
+    }
+
+    /// From the numbers of query values, positions and scores, and of the layer's slots, heads and head values.
+    #[track_caller]
+    fn of(sizes: [usize; 3], params: Params, kv: [usize; 3]) -> Shape {
+        let ([n_queries, kv_len, n_scores], [n_slots, n_kv_heads, head_dim]) = (sizes, kv);
+        let n_heads = params.n_heads;
         assert!(
             n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
             "block_score: {n_heads} query heads cannot share {n_kv_heads} KV heads evenly"
         );
         assert!(
-            q.len().is_multiple_of(n_heads * head_dim),
-            "block_score: {} query values are not whole tokens of {n_heads} x {head_dim}",
-            q.len()
+            n_queries.is_multiple_of(n_heads * head_dim),
+            "block_score: {n_queries} query values are not whole tokens of {n_heads} x {head_dim}"
         );
-        let blocks = Blocks::new(q.len() / (n_heads * head_dim), slots.len());
+        let blocks = Blocks::new(n_queries / (n_heads * head_dim), kv_len);
         assert_eq!(
-            scores.len(),
+            n_scores,
             n_heads * blocks.n_query_blocks() * blocks.n_key_blocks(),
             "block_score: scores must be heads x query blocks x key blocks"
         );
-        kv.check_slots(slots);
-        Shape { params, blocks, n_kv_heads, head_dim, n_slots: kv.n_slots() }
+        Shape { params, blocks, n_kv_heads, head_dim, n_slots }
     }
 
     /// Query heads that share a KV head.

@@ -16,9 +16,12 @@
 //! partial last block's score changes as it fills. Keys computed under this rule may be cached only with
 //! `last_full` 0 and for whole blocks. It must not know keys, queries or what the scores mean.
 
+use crate::blocks::device::DeviceKeptBlocks;
 use crate::blocks::{Blocks, KeptBlocks};
 use crate::cost::Cost;
+use crate::device::cuda::{Args, Cuda, Grid, View};
 use crate::device::{Cpu, Disjoint};
+use crate::error::KernelError;
 
 /// What keeps a block.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +109,40 @@ pub fn cpu(cpu: &Cpu, scores: &[f32], blocks: Blocks, rule: &Rule, kept: &mut Ke
         let count = unsafe { counts.slice(i..i + 1) };
         count[0] = n_kept as u32;
     });
+}
+
+/// [`cpu`] on a CUDA device, for the heads and blocks that `kept` was made for: the same lists, exactly.
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses the launch.
+///
+/// # Panics
+/// As [`cpu`].
+pub fn cuda(
+    cuda: &Cuda,
+    scores: View<'_, f32>,
+    rule: &Rule,
+    kept: &mut DeviceKeptBlocks,
+) -> Result<(), KernelError> {
+    const THREADS: u32 = 128;
+    rule.check();
+    let (blocks, n_lists) = (kept.blocks(), kept.counts.len());
+    assert_eq!(
+        scores.len(),
+        kept.indices.len(),
+        "block_select: scores must be heads x query blocks x key blocks"
+    );
+    // A warp for each list.
+    let grid =
+        Grid { blocks: [(n_lists as u32).div_ceil(THREADS / 32), 1, 1], threads: THREADS, shared_bytes: 0 };
+    let (mut counts, mut indices) = (kept.counts.view_mut(), kept.indices.view_mut());
+    let args = Args::new().view(scores).view_mut(&mut counts).view_mut(&mut indices).i32(n_lists as i32);
+    let args = args.i32(blocks.n_query_blocks() as i32).i32(blocks.n_key_blocks() as i32);
+    let [sink, window, last_full] =
+        [rule.sink, rule.window, rule.last_full].map(|n| n.min(i32::MAX as usize) as i32);
+    let args = args.i32(sink).i32(window).i32(last_full).f32(rule.alpha);
+    // SAFETY: the kernel's parameters; scores and lists have the same number of lists and key blocks.
+    unsafe { cuda.launch("block_select", grid, &args) }
 }
 
 /// Cost of [`cpu`]: the scores of seen blocks read, as many indices written at most, a comparison for the maximum

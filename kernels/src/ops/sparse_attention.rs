@@ -117,21 +117,29 @@ struct Shape {
 impl Shape {
     #[track_caller]
     fn check(q: &[f32], kv: &KvLayer, slots: &[Slot], kept: &KeptBlocks, out: &[f32]) -> Shape {
-        let (n_heads, n_kv_heads, head_dim) = (kept.n_heads(), kv.n_kv_heads(), kv.head_dim());
+        kv.check_slots(slots);
+        let sizes = [q.len(), out.len(), slots.len()];
+        let shape = Shape::of(sizes, kept.n_heads(), [kv.n_slots(), kv.n_kv_heads(), kv.head_dim()]);
+        kept.check(shape.blocks);
+        shape
+    }
+
+    /// From the numbers of query values, outputs and positions, the query heads, and the layer's slots, heads and
+    /// head values.
+    #[track_caller]
+    fn of(sizes: [usize; 3], n_heads: usize, kv: [usize; 3]) -> Shape {
+        let ([n_queries, n_outputs, kv_len], [n_slots, n_kv_heads, head_dim]) = (sizes, kv);
         assert!(
             n_heads > 0 && n_heads.is_multiple_of(n_kv_heads),
             "sparse_attention: {n_heads} query heads cannot share {n_kv_heads} KV heads evenly"
         );
         assert!(
-            q.len().is_multiple_of(n_heads * head_dim) && out.len() == q.len(),
-            "sparse_attention: q has {} and out {} values, not whole tokens of {n_heads} x {head_dim}",
-            q.len(),
-            out.len()
+            n_queries.is_multiple_of(n_heads * head_dim) && n_outputs == n_queries,
+            "sparse_attention: {n_queries} query values and {n_outputs} outputs are not whole tokens of \
+             {n_heads} x {head_dim}"
         );
-        let blocks = Blocks::new(q.len() / (n_heads * head_dim), slots.len());
-        kept.check(blocks);
-        kv.check_slots(slots);
-        Shape { blocks, n_heads, n_kv_heads, head_dim, n_slots: kv.n_slots() }
+        let blocks = Blocks::new(n_queries / (n_heads * head_dim), kv_len);
+        Shape { blocks, n_heads, n_kv_heads, head_dim, n_slots }
     }
 
     /// Query heads that share a KV head.

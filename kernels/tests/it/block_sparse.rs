@@ -19,7 +19,7 @@ pub fn cpu(threads: usize, isa: Isa) -> Cpu {
 }
 
 /// Query heads, KV heads, head_dim.
-type Heads = (usize, usize, usize);
+pub type Heads = (usize, usize, usize);
 
 /// A context whose last tokens are the queries.
 pub struct Case {
@@ -194,35 +194,40 @@ fn a_block_that_is_left_out_is_not_read() {
     }
 }
 
-/// 64 blocks of one KV head of 2 values. The rows of the last query block ask for direction 0, each a little
-/// differently; block 20 answers one of the rows far above the rest, all others are flat.
-fn needle() -> Case {
+/// 64 blocks of one KV head. One row of the last query block asks for what block 20 holds and nobody else has; to all
+/// the other rows, all blocks are nearly alike.
+pub fn needle(head_dim: usize, dtype: KvDType) -> Case {
     let (n_blocks, needle) = (64, 20);
     let kv_len = n_blocks * BLOCK;
     let slots: Vec<Slot> = (0..kv_len as u32).map(Slot).collect();
-    let mut kv = KvLayer::new(kv_len, 1, 2, KvDType::F32);
-    let mut k = vec![0.0; kv_len * 2];
-    for (block, keys) in k.chunks_mut(2 * BLOCK).enumerate() {
-        // Their weight on all rows alike: a little different from block to block.
-        keys.as_chunks_mut().0.fill(if block == needle { [4.0, 0.0] } else { [0.0, block as f32 / 640.0] });
+    let mut kv = KvLayer::new(kv_len, 1, head_dim, dtype);
+    let (mut k, scale) = (vec![0.0; kv_len * head_dim], (head_dim as f32).sqrt());
+    for (i, key) in k.chunks_mut(head_dim).enumerate() {
+        let block = i / BLOCK;
+        let (asked_for, common) = if block == needle { (4.0, 0.0) } else { (0.0, block as f32 / 640.0) };
+        (key[0], key[1]) = (asked_for, common);
     }
-    kv_store::cpu(&cpu(1, Isa::Portable), &k, &vec![0.0; kv_len * 2], &slots, &mut kv);
+    // A value says which block it is from.
+    let v: Vec<f32> = (0..k.len()).map(|i| (i / (BLOCK * head_dim)) as f32).collect();
+    kv_store::cpu(&cpu(1, Isa::Portable), &k, &v, &slots, &mut kv);
     let blocks = Blocks::new(BLOCK, kv_len);
-    // One row asks loudly for the needle, the others do not: a score of 10 · ln 2 for it, 0 for all others.
-    let mut q = vec![0.0; BLOCK * 2];
-    q.as_chunks_mut().0.fill([0.0, 1.0]);
-    q[2 * 77] = 10.0 * std::f32::consts::LN_2 * 2f32.sqrt() / 4.0;
+    // A logit of 10 · ln 2 for the needle from row 77, of 0 to 0.1 for everything else.
+    let mut q = vec![0.0; BLOCK * head_dim];
+    for q in q.chunks_mut(head_dim) {
+        q[1] = scale / 2f32.sqrt();
+    }
+    q[head_dim * 77] = 10.0 * std::f32::consts::LN_2 * scale / 4.0;
     Case { n_heads: 1, q, kv, slots, blocks }
 }
 
 /// How many blocks score above block 20.
-fn rank_of_needle(scores: &[f32]) -> usize {
+pub fn rank_of_needle(scores: &[f32]) -> usize {
     scores.iter().filter(|score| **score > scores[20]).count()
 }
 
 #[test]
 fn the_published_score_ranks_a_needle_last_and_the_normalised_one_first() {
-    let case = needle();
+    let case = needle(2, KvDType::F32);
     let mass = block_mass(&case.q, &case.kv, &case.slots, 1, (0, 0));
     let heaviest = (0..64).max_by(|a, b| mass[*a].total_cmp(&mass[*b]));
     assert_eq!(heaviest, Some(20), "dense attention finds the needle");

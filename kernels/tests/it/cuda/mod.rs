@@ -1,6 +1,7 @@
 //! CUDA kernels against their specs: under the emulator with the feature `emulation`, and on the card where there is
 //! one. The same tests in both places.
 
+mod block_sparse;
 mod device;
 mod matmul;
 
