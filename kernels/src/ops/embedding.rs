@@ -5,6 +5,8 @@
 
 use crate::cost::Cost;
 use crate::device::Cpu;
+use crate::device::cuda::{Args, Cuda, DeviceMatrix, Grid, View, ViewMut};
+use crate::dtype::DType;
 use crate::error::KernelError;
 use crate::ops::matmul::Matrix;
 
@@ -38,6 +40,38 @@ pub fn cpu(cpu: &Cpu, tokens: &[u32], w: &Matrix, out: &mut [f32]) -> Result<(),
     Ok(())
 }
 
+/// The same on the device. A token without a row gives a row of NaN, as the tokens are out of the launcher's sight;
+/// [`KernelError::Token`] is for whoever makes them.
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses the launch.
+///
+/// # Panics
+/// If `out` is not one row for each token, or begins off a multiple of 16 bytes.
+pub fn cuda(
+    cuda: &Cuda,
+    tokens: View<'_, u32>,
+    w: &DeviceMatrix,
+    mut out: ViewMut<'_, f32>,
+) -> Result<(), KernelError> {
+    assert_eq!(out.len(), tokens.len() * w.cols, "embedding: out of {} tokens", tokens.len());
+    assert!(out.address().is_multiple_of(16), "embedding: rows are written in vectors");
+    let kernel = match w.dtype {
+        DType::F32 => "embedding_f32",
+        DType::F16 => "embedding_f16",
+        DType::BF16 => "embedding_bf16",
+        DType::Q8_0 => "embedding_q8_0",
+        DType::Q5_0 => "embedding_q5_0",
+        DType::Q4K => "embedding_q4_k",
+        DType::Q6K => "embedding_q6_k",
+    };
+    let blocks = [tokens.len() as u32, w.cols.div_ceil(1024) as u32, 1];
+    let args = Args::new().view(tokens).view(w.bytes.view()).view_mut(&mut out).i32(w.rows as i32);
+    let args = args.i32(w.cols as i32).u64(w.dtype.row_bytes(w.cols)? as u64);
+    // SAFETY: the kernel reads a token a block and a row of w that exists, and writes the token's row of out.
+    unsafe { cuda.launch(kernel, Grid { blocks, threads: 128, shared_bytes: 0 }, &args) }
+}
+
 /// Reads a row of w and writes one of f32 for each token; no arithmetic.
 pub fn cost(n_tokens: usize, w: &Matrix) -> Cost {
     let (n, cols, dtype) = (n_tokens as u64, w.cols() as u64, w.dtype());
@@ -46,6 +80,9 @@ pub fn cost(n_tokens: usize, w: &Matrix) -> Cost {
 
 /// The largest squared relative error of `cpu` against `spec`: none, both decode the same bytes exactly.
 pub const MAX_NMSE: f64 = 0.0;
+
+/// The same of `cuda`: none either, products are exact and Q4_K's one subtraction is rounded alike.
+pub const MAX_NMSE_CUDA: f64 = 0.0;
 
 /// Every token has a row.
 fn check(tokens: &[u32], w: &Matrix) -> Result<(), KernelError> {
@@ -60,7 +97,6 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use super::*;
-    use crate::dtype::DType;
 
     fn matrix() -> Matrix {
         let bytes: Vec<u8> = (0..40 * 3).flat_map(|i| (i as f32).to_le_bytes()).collect();

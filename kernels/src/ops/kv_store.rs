@@ -8,12 +8,17 @@
 use half::bf16;
 
 use crate::cost::Cost;
+use crate::device::cuda::{Args, Cuda, DeviceKv, Grid, View};
 use crate::device::{Cpu, Disjoint};
+use crate::error::KernelError;
 use crate::kv::{KvDType, KvLayer, Rows, Slot, StoredRowsMut};
 use crate::tile::lanes::{self, Job, Lanes};
 
 /// [`cpu`] equals [`spec`] bit for bit: both round the same way.
 pub const MAX_NMSE: f64 = 0.0;
+
+/// The device rounds alike, too.
+pub const MAX_NMSE_CUDA: f64 = 0.0;
 
 /// What is written to a slot, value by value: the plain twin of [`cpu`], read back through [`KvLayer::key`].
 pub fn spec(x: f32, dtype: KvDType) -> f32 {
@@ -49,6 +54,70 @@ pub fn cpu(cpu: &Cpu, k: &[f32], v: &[f32], slots: &[Slot], layer: &mut KvLayer)
             scatter(cpu, v, slots, values, shape);
         }
     }
+}
+
+/// Rows in device memory that need not lie next to each other: row `t` begins at `t · stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct StridedRows<'a> {
+    /// From the first row's first value on.
+    pub rows: View<'a, f32>,
+    /// Values from the beginning of a row to that of the next.
+    pub stride: usize,
+}
+
+/// Where the device puts the rows of a piece: row `t` goes to slot `slots[*start + t]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Placement<'a> {
+    /// Slots of positions from 0 on.
+    pub slots: View<'a, i32>,
+    /// Position of the first row, one number.
+    pub start: View<'a, i32>,
+}
+
+/// Stores `n` rows of `k` and `v`, (n_kv_heads · head_dim) values each, on the device. Without `v` only keys are
+/// stored, for a layer that is scored and never attended to, and the layer need not have memory for values. Rows without
+/// a slot, and slots outside the layer, are left out: both are out of the launcher's sight. No slot may be listed twice.
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses the launch.
+///
+/// # Panics
+/// If there are fewer than `n` rows, or rows or the layer are not as long as its shape says, or rows begin off a
+/// multiple of 16 bytes.
+pub fn cuda(
+    cuda: &Cuda,
+    n: usize,
+    k: StridedRows<'_>,
+    v: Option<StridedRows<'_>>,
+    at: Placement<'_>,
+    layer: &mut DeviceKv,
+) -> Result<(), KernelError> {
+    let (n_slots, n_kv_heads, head_dim) = (layer.n_slots, layer.n_kv_heads, layer.head_dim);
+    let cols = n_kv_heads * head_dim;
+    for rows in std::iter::once(k).chain(v) {
+        let enough = n == 0 || rows.rows.len() >= (n - 1) * rows.stride + cols;
+        assert!(
+            enough && rows.stride >= cols,
+            "kv_store: {} values are not {n} rows of {cols}",
+            rows.rows.len()
+        );
+        let aligned = rows.rows.address().is_multiple_of(16) && rows.stride.is_multiple_of(4);
+        assert!(aligned || !head_dim.is_multiple_of(8), "kv_store: rows are read in vectors");
+    }
+    assert_eq!(layer.keys.len(), n_slots * cols, "kv_store: keys of {n_slots} slots of {cols}");
+    let n_values = v.map_or(layer.values.len(), |_| n_slots * cols);
+    assert_eq!(layer.values.len(), n_values, "kv_store: values of {n_slots} slots of {cols}");
+    assert_eq!(at.start.len(), 1, "kv_store: one position to start at");
+    let planes = if v.is_some() { 2 } else { 1 };
+    let grid = Grid { blocks: [n as u32, cols.div_ceil(1024) as u32, planes], threads: 128, shared_bytes: 0 };
+    let (mut keys, mut values, v) = (layer.keys.view_mut(), layer.values.view_mut(), v.unwrap_or(k));
+    let args = Args::new().view(k.rows).view(v.rows).view(at.slots).view(at.start);
+    let args = args.view_mut(&mut keys).view_mut(&mut values).i32(k.stride as i32).i32(v.stride as i32);
+    let args =
+        args.i32(at.slots.len() as i32).i32(n_kv_heads as i32).i32(n_slots as i32).i32(head_dim as i32);
+    // SAFETY: blocks of row t read row t, its slot if it is listed, and write that slot's rows if the layer has it; the
+    // values are touched by the second plane alone.
+    unsafe { cuda.launch("kv_store", grid, &args) }
 }
 
 /// Cost of [`cpu`].

@@ -1,5 +1,6 @@
 //! The ops, one a file: a plain specification, a fast version checked against it, its cost. No op calls another.
 
+pub mod argmax;
 pub mod attention;
 pub mod block_score;
 pub mod block_select;
@@ -10,4 +11,5 @@ pub mod qk_norm_rope;
 pub mod rms_norm;
 pub mod sparse_attention;
 pub mod swiglu;
+pub mod synthetic;
 pub mod tail_score;

@@ -12,14 +12,28 @@
 //! Source: Zhang and Sennrich 2019, equation 4; Su et al. 2021, equation 34; pairing as in GPT-NeoX, Llama
 //! (Hugging Face) and Qwen; a norm for each head as in Qwen3. It must not know which tokens or layers it turns.
 
+use half::bf16;
+
 use crate::cost::Cost;
 use crate::device::Cpu;
+use crate::device::cuda::{Args, Cuda, Grid, View, ViewMut};
+use crate::error::KernelError;
 use crate::rms;
 use crate::tile::lanes::{self, Job, Lanes};
 
 /// Largest relative squared error of [`cpu`] against [`spec`]: that of the norm (2e-13), and beside it two products
 /// and a sum and the rounding of the table.
 pub const MAX_NMSE: f64 = 3e-13;
+
+/// Largest relative squared error of [`cuda`]'s queries against [`spec`]: they are rounded to bf16, by at most 2^-8 of each
+/// value, which squared is 1.5e-5. 3e-6 is seen over long rows.
+pub const MAX_NMSE_CUDA: f64 = 1.6e-5;
+
+/// The same of its keys, which stay f32. 1e-14 is seen.
+pub const MAX_NMSE_CUDA_KEYS: f64 = 5e-13;
+
+/// Values of a head that a warp of the device holds.
+const MAX_HEAD_DIM: usize = 256;
 
 /// Elements one item of parallel work handles: 64 KiB of f32, enough to outweigh handing it out.
 const ITEM_ELEMENTS: usize = 16 * 1024;
@@ -154,6 +168,90 @@ pub fn cpu(cpu: &Cpu, x: &[f32], norm: HeadNorm<'_>, rotation: Rotation<&Angles>
         };
         lanes::run(cpu, NormTokens { y, norm, table });
     });
+}
+
+/// What the device reads: queries, keys and values of `n` tokens in one matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceHeads<'a> {
+    /// (n, (n_heads + 2 · n_kv_heads) · head_dim): a token's query heads, its key heads, its values.
+    pub qkv: View<'a, f32>,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key heads.
+    pub n_kv_heads: usize,
+    /// What normed queries are multiplied with, (head_dim).
+    pub q_weight: View<'a, f32>,
+    /// What normed keys are multiplied with, (head_dim).
+    pub k_weight: View<'a, f32>,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Where the device takes its angles from.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceAngles<'a> {
+    /// [`Angles::table`] of positions from 0 on.
+    pub table: View<'a, f32>,
+    /// Position of the first token, one number.
+    pub start: View<'a, i32>,
+}
+
+/// Queries and keys on the device: `q` (n, n_heads, head_dim) and `k` (n, n_kv_heads, head_dim). `heads` stay as they
+/// are, so that they can be made ready twice, turned and not. A position beyond the table gives NaN, as positions are
+/// out of the launcher's sight.
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses the launch.
+///
+/// # Panics
+/// If lengths do not fit, or a head is odd or longer than 256 values, or one begins off a multiple of 8 bytes.
+pub fn cuda(
+    cuda: &Cuda,
+    heads: &DeviceHeads<'_>,
+    rotation: Rotation<DeviceAngles<'_>>,
+    mut q: ViewMut<'_, bf16>,
+    mut k: ViewMut<'_, f32>,
+) -> Result<(), KernelError> {
+    let DeviceHeads { qkv, n_heads, n_kv_heads, q_weight, k_weight, eps } = *heads;
+    let head_dim = q_weight.len();
+    let row_len = (n_heads + 2 * n_kv_heads) * head_dim;
+    assert!(
+        head_dim > 0 && head_dim.is_multiple_of(2) && head_dim <= MAX_HEAD_DIM && k_weight.len() == head_dim,
+        "qk_norm_rope: heads of {head_dim} and {}, not of one even length up to {MAX_HEAD_DIM}",
+        k_weight.len()
+    );
+    let n = qkv.len() / row_len.max(1);
+    assert!(
+        qkv.len() == n * row_len && q.len() == n * n_heads * head_dim && k.len() == n * n_kv_heads * head_dim,
+        "qk_norm_rope: qkv, q and k have {}, {} and {} values, not {n} tokens of {n_heads} and {n_kv_heads} heads",
+        qkv.len(),
+        q.len(),
+        k.len()
+    );
+    let addresses = [qkv.address(), q_weight.address(), k_weight.address(), q.address(), k.address()];
+    assert!(addresses.iter().all(|a| a.is_multiple_of(8)), "qk_norm_rope: heads are read in vectors");
+    let kernel = match head_dim {
+        64 => "qk_norm_rope_64",
+        128 => "qk_norm_rope_128",
+        _ => "qk_norm_rope_any",
+    };
+    let blocks = [n as u32, (n_heads + n_kv_heads).div_ceil(4) as u32, 1];
+    let args = Args::new().view(qkv).view(q_weight).view(k_weight);
+    let (args, n_positions) = match rotation {
+        Rotation::Off => (args.null().null(), 0),
+        Rotation::By(DeviceAngles { table, start }) => {
+            let whole = table.len().is_multiple_of(head_dim) && table.address().is_multiple_of(8);
+            assert!(
+                whole && start.len() == 1,
+                "qk_norm_rope: a table of whole positions and one to start at"
+            );
+            (args.view(table).view(start), table.len() / head_dim)
+        }
+    };
+    let args = args.view_mut(&mut q).view_mut(&mut k).i32(n_heads as i32).i32(n_kv_heads as i32);
+    let args = args.i32(head_dim as i32).i32(row_len as i32).i32(n_positions as i32).f32(eps);
+    // SAFETY: a warp reads its own head of qkv, a weight and one position of the table, and writes its head of q or k.
+    unsafe { cuda.launch(kernel, Grid { blocks, threads: 128, shared_bytes: 0 }, &args) }
 }
 
 /// Cost of [`cpu`].

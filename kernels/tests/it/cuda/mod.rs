@@ -1,9 +1,18 @@
 //! CUDA kernels against their specs: under the emulator with the feature `emulation`, and on the card where there is
 //! one. The same tests in both places.
 
+mod argmax;
 mod block_sparse;
 mod device;
+mod embedding;
+mod kv_store;
 mod matmul;
+mod parity;
+mod qk_norm_rope;
+mod rms_norm;
+mod swiglu;
+mod synthetic;
+mod tail_score;
 
 use kernels::device::cuda::{Cuda, CudaOptions, detect};
 

@@ -22,7 +22,11 @@
 //! (Liu et al. 2025) look-ahead. Whether keys carry RoPE is the caller's choice. It must not know chunks or
 //! budgets.
 
+mod ranges;
+
 use std::f32::consts::LOG2_E;
+
+pub use ranges::{DeviceTail, MAX_NMSE_CUDA, cuda, cuda_scratch_len, mean_cuda};
 
 use crate::buffer::scratch;
 use crate::cost::Cost;
@@ -88,6 +92,24 @@ pub fn cpu(cpu: &Cpu, q_tail: &[f32], k: &KvLayer, slots: &[Slot], n_heads: usiz
             run::<u32>(cpu, &Problem { q_tail, keys: rows.keys, slots, shape }, max_probs)
         }
     }
+}
+
+/// `score[j] = mean over t of max_probs[t, j]`, summed in f64 in the order of `t`.
+///
+/// # Panics
+/// If `max_probs` is not one row of scores for each of `n_tail` tokens, at least one.
+pub fn mean(max_probs: &[f32], n_tail: usize) -> Vec<f32> {
+    assert!(
+        n_tail > 0 && max_probs.len().is_multiple_of(n_tail),
+        "tail_score: maxima of {n_tail} tail tokens"
+    );
+    let kv_len = max_probs.len() / n_tail;
+    (0..kv_len)
+        .map(|j| {
+            let sum: f64 = (0..n_tail).map(|t| f64::from(max_probs[t * kv_len + j])).sum();
+            (sum / n_tail as f64) as f32
+        })
+        .collect()
 }
 
 /// Cost of [`cpu`]: the keys read once, the maxima read and written.
