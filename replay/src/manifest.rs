@@ -66,6 +66,7 @@ pub fn begin(
         models: identity.models.clone(),
         machine: machine::facts(),
         device,
+        telemetry: BTreeMap::new(),
         telemetry_absent,
         seed: plan.settings.seed,
         calls_planned: plan.calls_planned(),

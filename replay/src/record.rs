@@ -104,6 +104,8 @@ fn with_telemetry(key: Key<'_>, telemetry: CallTelemetry) -> CallRecord {
         energy_j: telemetry.energy_j,
         power_w_mean: telemetry.power_w_mean,
         gpu_util_mean: telemetry.gpu_util_mean,
+        energy_method: telemetry.energy_method,
+        energy_gap_ms: telemetry.energy_gap_ms,
         ..CallRecord::default()
     }
 }

@@ -18,7 +18,7 @@ use crate::record::{self, Expected, Key};
 use crate::recorder::Recorder;
 use crate::resume::Done;
 use crate::sessions::SourcedSession;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Extent, Telemetry};
 
 /// Everything a run needs, assembled by the command.
 pub struct Runner<'a> {
@@ -92,7 +92,12 @@ impl Runner<'_> {
         self.progress.call_begins(&key);
         self.telemetry.begin_call(place.order_index);
         let result = self.backend.call(&input);
-        let (mut telemetry, samples) = self.telemetry.end_call();
+        // An exactness check runs after the answer: its work is not the call's.
+        let extent = match &result {
+            Ok(facts) if facts.exact.is_some() => Extent::First(facts.e2e),
+            _ => Extent::Whole,
+        };
+        let (mut telemetry, samples) = self.telemetry.end_call(extent);
         if self.identity.device == Device::Cpu {
             telemetry = telemetry.host_alone();
         }

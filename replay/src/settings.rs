@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub const MAX_NEW_TOKENS: u32 = 32;
 pub const NEW_TOKENS_MAX: u32 = 1_000_000;
 /// Budget of the target's KV cache.
 pub const KV_BUDGET_BYTES: u64 = 4 << 30;
+/// Time between two samples of telemetry.
+pub const SAMPLE_PERIOD_MS: u32 = 50;
 /// Most repeats of a run.
 pub const REPEATS_MAX: u32 = 1000;
 /// Target of a run that names none.
@@ -177,9 +180,21 @@ pub struct Settings {
     pub residency: Residency,
     /// File that keeps frozen messages across runs.
     pub freeze_store: Option<PathBuf>,
+    /// Time between two samples of telemetry; runs of before it was a setting took 100 ms.
+    #[serde(default = "sample_period_ms_before")]
+    pub sample_period_ms: u32,
+}
+
+const fn sample_period_ms_before() -> u32 {
+    100
 }
 
 impl Settings {
+    /// Time between two samples of telemetry.
+    pub fn sample_period(&self) -> Duration {
+        Duration::from_millis(self.sample_period_ms.into())
+    }
+
     /// What an arm takes where it names nothing of its own.
     pub fn arm_defaults(&self) -> ArmDefaults {
         ArmDefaults {

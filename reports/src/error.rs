@@ -77,6 +77,12 @@ impl ReportError {
         let path = path.to_path_buf();
         move |source| Self::Io { path, action, source }
     }
+
+    /// For `map_err`: a row of a table.
+    pub(crate) fn csv(path: &Path) -> impl FnOnce(csv::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Csv { path, source }
+    }
 }
 
 /// What to do about a refusal of the system.

@@ -15,6 +15,8 @@ pub mod report;
 pub mod stats;
 pub mod store;
 pub mod summary;
+mod telemetry_csv;
+pub mod throttle;
 mod write;
 
 pub use error::{ReportError, Result};

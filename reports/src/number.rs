@@ -64,9 +64,15 @@ pub fn bytes(value: f64) -> String {
     if unit == 0 { format!("{scaled:.0} B") } else { format!("{scaled:.1} {}", UNITS[unit]) }
 }
 
-/// Energy: `12.5 J`, `3.21 kJ`.
+/// Energy: `0.42 J`, `12.5 J`, `3.21 kJ`.
 pub fn energy(joules: f64) -> String {
-    if joules.abs() < 1_000.0 { format!("{joules:.1} J") } else { format!("{:.2} kJ", joules / 1e3) }
+    if joules.abs() < 9.995 {
+        format!("{joules:.2} J")
+    } else if joules.abs() < 999.95 {
+        format!("{joules:.1} J")
+    } else {
+        format!("{:.2} kJ", joules / 1e3)
+    }
 }
 
 /// The number by `format`, or [`MISSING`].
@@ -142,6 +148,7 @@ mod tests {
             ("3.08x".into(), "16.5x".into(), "120x".into())
         );
         assert_eq!((energy(12.5), energy(3_210.0)), ("12.5 J".into(), "3.21 kJ".into()));
+        assert_eq!((energy(0.418), energy(-3.0)), ("0.42 J".into(), "-3.00 J".into()));
         assert_eq!((counted(1, "call"), counted(3, "call")), ("1 call".into(), "3 calls".into()));
         assert_eq!(or_missing(None, count), MISSING);
     }

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Version written into every record and manifest.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version written into every record and manifest. 2 added `energy_method` and `energy_gap_ms` to records, `telemetry` to
+/// manifests, and columns to `telemetry.csv`.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Cache state of a call, proven by its prefix hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +20,26 @@ pub enum CacheState {
     Miss,
     /// Prompt tokens were reused.
     Hit,
+}
+
+/// Where the energy of a call comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnergyMethod {
+    /// Difference of the board's energy counter.
+    Counter,
+    /// Integral of sampled power.
+    Power,
+}
+
+impl EnergyMethod {
+    /// The word in records and tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Power => "power",
+        }
+    }
 }
 
 /// Milliseconds of each stage of TTFT. The stages sum to `ttft_ms`; `unexplained` is what no stage claims.
@@ -170,12 +192,18 @@ pub struct CallRecord {
     pub device_bytes_peak: Option<u64>,
     /// Highest resident set of the process during the call.
     pub host_rss_bytes_peak: Option<u64>,
-    /// Energy of the call, J.
+    /// Energy of the call, J: all that the board drew, its idle power included.
     pub energy_j: Option<f64>,
     /// Mean power during the call, W.
     pub power_w_mean: Option<f64>,
     /// Mean GPU utilisation during the call, 0 to 1.
     pub gpu_util_mean: Option<f64>,
+    /// Where `energy_j` comes from; a word that this version does not know reads as `null`.
+    #[serde(deserialize_with = "known_or_null")]
+    pub energy_method: Option<EnergyMethod>,
+    /// Time at the two ends of the call for which `energy_j` may be off, ms: two updates of the counter, or what no sample
+    /// of power covers.
+    pub energy_gap_ms: Option<f64>,
 
     /// Why generation ended: `stop`, `length`.
     pub finish_reason: Option<String>,
@@ -231,6 +259,8 @@ impl Default for CallRecord {
             energy_j: None,
             power_w_mean: None,
             gpu_util_mean: None,
+            energy_method: None,
+            energy_gap_ms: None,
             finish_reason: None,
             output_text: None,
             output_digest: None,
@@ -252,11 +282,12 @@ fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 }
 
 /// Reads a word of a later schema version as missing, so that the rest of its record stays readable.
-fn known_or_null<'de, D: Deserializer<'de>>(input: D) -> Result<Option<CacheState>, D::Error> {
+fn known_or_null<'de, D: Deserializer<'de>, T: DeserializeOwned>(input: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(serde_json::Value::deserialize(input)?).unwrap_or(None))
 }
 
-/// One row of `telemetry.csv`.
+/// One row of `telemetry.csv`; its columns are these fields in this order, and only grow at the end. docs/telemetry.md says
+/// where each comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TelemetrySample {
@@ -268,13 +299,13 @@ pub struct TelemetrySample {
     pub host_rss_bytes: Option<u64>,
     /// CPU use of the process, in cores.
     pub host_cpu_cores: Option<f64>,
-    /// Board power, W.
+    /// Board power, W: of the moment where the board offers that, else as its driver averages it.
     pub power_w: Option<f64>,
     /// Energy counter of the board, J.
     pub energy_j: Option<f64>,
-    /// GPU utilisation, 0 to 1.
+    /// Share of time in which any kernel ran, 0 to 1.
     pub gpu_util: Option<f64>,
-    /// Device memory in use.
+    /// Device memory in use, by every process.
     pub device_bytes: Option<u64>,
     /// GPU temperature, degrees Celsius.
     pub temperature_c: Option<f64>,
@@ -284,6 +315,34 @@ pub struct TelemetrySample {
     pub mem_clock_mhz: Option<f64>,
     /// Throttle reasons as NVML's bit mask.
     pub throttle_mask: Option<u64>,
+    /// Throttle reasons as words joined by `+`, `none` where nothing holds the clocks.
+    pub throttle_reasons: Option<String>,
+    /// Board power averaged by the driver over a second, W.
+    pub power_average_w: Option<f64>,
+    /// Power limit in force, W.
+    pub power_limit_w: Option<f64>,
+    /// Share of time in which device memory was read or written, 0 to 1.
+    pub mem_util: Option<f64>,
+    /// Device memory in use by this process.
+    pub process_device_bytes: Option<u64>,
+    /// Memory temperature, degrees Celsius.
+    pub mem_temperature_c: Option<f64>,
+    /// Video clock, MHz.
+    pub video_clock_mhz: Option<f64>,
+    /// Performance state, 0 (fastest) to 15.
+    pub performance_state: Option<u64>,
+    /// Sent by the board over PCIe, bytes per second.
+    pub pcie_tx_bytes_per_s: Option<f64>,
+    /// Received by the board over PCIe, bytes per second.
+    pub pcie_rx_bytes_per_s: Option<f64>,
+    /// Warps resident, of the most that the SMs hold, 0 to 1 (GPM).
+    pub sm_occupancy: Option<f64>,
+    /// Share of time in which the tensor pipes were busy, 0 to 1 (GPM).
+    pub tensor_util: Option<f64>,
+    /// Device-memory bandwidth in use, of the peak, 0 to 1 (GPM).
+    pub dram_bw_util: Option<f64>,
+    /// What taking this sample cost, ms.
+    pub sample_cost_ms: Option<f64>,
 }
 
 /// A session as a run used it.
@@ -337,6 +396,9 @@ pub struct RunManifest {
     pub machine: BTreeMap<String, serde_json::Value>,
     /// Device that ran the models; driver and clocks where there is a GPU.
     pub device: BTreeMap<String, serde_json::Value>,
+    /// How telemetry was sampled and what it cost; the idle baseline (`idle_power_w`) and the energy counter's update period,
+    /// where there is a GPU.
+    pub telemetry: BTreeMap<String, serde_json::Value>,
     /// Why a source of telemetry is absent.
     pub telemetry_absent: BTreeMap<String, String>,
     /// Seed of everything random.

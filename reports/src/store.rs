@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ReportError, Result};
 use crate::record::{CallRecord, RunManifest, SCHEMA_VERSION, TelemetrySample};
+use crate::telemetry_csv;
+pub use crate::telemetry_csv::TelemetryWriter;
 
 /// Manifest of the run.
 pub const MANIFEST_FILE: &str = "run.json";
@@ -19,7 +21,7 @@ pub const CALLS_FILE: &str = "calls.jsonl";
 pub const TELEMETRY_FILE: &str = "telemetry.csv";
 /// A longer line of `calls.jsonl` is not a record: outputs are bounded by `--max-new-tokens`.
 const LINE_BYTES_MAX: u64 = 16 << 20;
-/// Telemetry beyond this is not read: ten samples a second fill it in about three weeks.
+/// Telemetry beyond this is not read: twenty samples a second, each of every column, fill it in about three days.
 const TELEMETRY_BYTES_MAX: u64 = 1 << 30;
 /// Bad lines reported one by one; the rest is counted.
 const WARNINGS_MAX: usize = 20;
@@ -166,13 +168,13 @@ impl RunDir {
     pub fn telemetry(&self) -> Result<Readout<TelemetrySample>> {
         let path = self.file(TELEMETRY_FILE);
         match File::open(&path) {
-            Ok(file) => Ok(read_telemetry(file.take(TELEMETRY_BYTES_MAX))),
+            Ok(file) => Ok(telemetry_csv::read(file.take(TELEMETRY_BYTES_MAX))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Readout::default()),
             Err(source) => Err(ReportError::Io { path, action: "open", source }),
         }
     }
 
-    /// Opens `telemetry.csv` for appending; a new file begins with the header.
+    /// Opens `telemetry.csv` for appending; a new file begins with the header, an old one keeps its columns.
     ///
     /// # Errors
     /// [`ReportError::Io`].
@@ -181,12 +183,10 @@ impl RunDir {
         let open = || {
             let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
             finish_last_line(&mut file, |_| false)?;
-            let is_new = file.metadata()?.len() == 0;
-            Ok((file, is_new))
+            Ok(file)
         };
-        let (file, is_new) = open().map_err(ReportError::io(&path, "open for appending"))?;
-        let rows = csv::WriterBuilder::new().has_headers(is_new).from_writer(file);
-        Ok(TelemetryWriter { path, rows })
+        let file = open().map_err(ReportError::io(&path, "open for appending"))?;
+        TelemetryWriter::new(path, file)
     }
 }
 
@@ -222,28 +222,6 @@ impl CallsWriter {
     /// [`ReportError::Io`].
     pub fn sync(&mut self) -> Result<()> {
         self.file.sync_data().map_err(ReportError::io(&self.path, "sync"))
-    }
-}
-
-/// Appends samples to `telemetry.csv`.
-#[derive(Debug)]
-pub struct TelemetryWriter {
-    path: PathBuf,
-    rows: csv::Writer<File>,
-}
-
-impl TelemetryWriter {
-    /// Appends samples and hands them to the system.
-    ///
-    /// # Errors
-    /// [`ReportError::Csv`] where a row cannot be written, [`ReportError::Io`] where the file refuses.
-    pub fn append(&mut self, samples: &[TelemetrySample]) -> Result<()> {
-        for sample in samples {
-            self.rows
-                .serialize(sample)
-                .map_err(|source| ReportError::Csv { path: self.path.clone(), source })?;
-        }
-        self.rows.flush().map_err(ReportError::io(&self.path, "append samples"))
     }
 }
 
@@ -298,27 +276,6 @@ fn skip<T>(readout: &mut Readout<T>, number: u64, reason: &str) {
     if readout.n_skipped as usize <= WARNINGS_MAX {
         readout.warnings.push(format!("{CALLS_FILE}:{number}: bad line skipped: {reason}"));
     }
-}
-
-/// Reads samples by column name; total over any bytes.
-pub(crate) fn read_telemetry(input: impl Read) -> Readout<TelemetrySample> {
-    let mut readout = Readout::default();
-    // The table holds numbers alone, so that a quote is a defect of one row and never swallows the rest.
-    let mut rows = csv::ReaderBuilder::new().flexible(true).quoting(false).from_reader(input);
-    for row in rows.deserialize() {
-        match row {
-            Ok(sample) => readout.rows.push(sample),
-            Err(error) if error.is_io_error() => {
-                readout.warnings.push(format!("{TELEMETRY_FILE}: reading stopped: {error}"));
-                break;
-            }
-            Err(_) => readout.n_skipped += 1,
-        }
-    }
-    if readout.n_skipped > 0 {
-        readout.warnings.push(format!("{TELEMETRY_FILE}: {} bad rows skipped", readout.n_skipped));
-    }
-    readout
 }
 
 /// Ends the file with a whole line, so that the next one stands alone. What follows the last line break was left by a cut

@@ -17,7 +17,9 @@ use crate::backend::BackendError;
 use crate::cli::table::{Align, Table};
 use crate::cli::{Outcome, output, size};
 use crate::error::ReplayError;
-use crate::{machine, settings, telemetry};
+use crate::telemetry::nvml::Which;
+use crate::telemetry::{self, Opened};
+use crate::{machine, settings};
 
 /// The part without which nothing runs.
 const ENGINE: &str = "engine";
@@ -76,7 +78,7 @@ pub fn doctor(args: &DoctorArgs) -> Result<Outcome, ReplayError> {
 }
 
 fn diagnose() -> Diagnosis {
-    let opened = telemetry::open(0);
+    let opened = telemetry::open(&Which::Index(0));
     let parts = vec![
         part(
             ENGINE,
@@ -90,12 +92,7 @@ fn diagnose() -> Diagnosis {
         ),
         part(
             "NVIDIA driver (NVML)",
-            match opened.absent.get("nvml") {
-                None => {
-                    Ok(opened.gpu_facts.get("name").and_then(Value::as_str).unwrap_or("a board").to_owned())
-                }
-                Some(reason) => Err(reason.clone()),
-            },
+            board(&opened),
             "no power, energy, utilisation or device memory in telemetry.csv; nothing else",
         ),
         part(
@@ -156,6 +153,19 @@ fn part(name: &'static str, found: Result<String, String>, cost: &'static str) -
     }
 }
 
+/// The board that telemetry sees, with what it can be asked and what not.
+fn board(opened: &Opened) -> Result<String, String> {
+    if let Some(reason) = opened.absent.get("nvml") {
+        return Err(reason.clone());
+    }
+    let name = opened.gpu_facts.get("name").and_then(Value::as_str).unwrap_or("a board");
+    let offer = opened.gpu_offer.clone().unwrap_or_default();
+    let lacks: Vec<String> =
+        offer.not_offered.iter().map(|(reading, reason)| format!("{reading} ({reason})")).collect();
+    let lacks = if lacks.is_empty() { String::new() } else { format!("; not {}", lacks.join(", ")) };
+    Ok(format!("{name} tells {}{lacks}", offer.offered.join(", ")))
+}
+
 /// Free space where runs go by default.
 fn disk() -> Part {
     let here = std::env::current_dir().and_then(std::fs::canonicalize).unwrap_or_default();
@@ -178,6 +188,8 @@ fn to_text(diagnosis: &Diagnosis) -> String {
     for (key, value) in diagnosis.machine.iter().chain(&diagnosis.gpu) {
         let shown = match value {
             Value::String(text) => text.clone(),
+            // What the board can be asked stands with its part below.
+            Value::Array(_) | Value::Object(_) => continue,
             value if key.ends_with("_bytes") => value.as_u64().map(size::show).unwrap_or_default(),
             value => value.to_string(),
         };
@@ -198,4 +210,29 @@ fn to_text(diagnosis: &Diagnosis) -> String {
 fn speed(peak: &Peak) -> String {
     let bf16 = peak.bf16_gflops.map(|gflops| format!("{gflops:.0} bf16 and ")).unwrap_or_default();
     format!("measured {bf16}{:.0} f32 GFLOP/s, {:.0} GB/s read", peak.f32_gflops, peak.read_gb_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::gpu::Offer;
+
+    #[test]
+    fn a_board_is_described_by_what_it_tells_and_what_it_does_not() {
+        let absent = Opened {
+            absent: BTreeMap::from([("nvml".to_owned(), "no NVIDIA driver answers: not found".to_owned())]),
+            ..Opened::default()
+        };
+        assert_eq!(board(&absent), Err("no NVIDIA driver answers: not found".to_owned()));
+        let offer = Offer {
+            offered: vec!["energy counter", "SM clock"],
+            not_offered: BTreeMap::from([("video clock", "not supported".to_owned())]),
+        };
+        let facts = BTreeMap::from([("name".to_owned(), Value::from("a board of tests"))]);
+        let present = Opened { gpu_facts: facts, gpu_offer: Some(offer), ..Opened::default() };
+        assert_eq!(
+            board(&present),
+            Ok("a board of tests tells energy counter, SM clock; not video clock (not supported)".to_owned())
+        );
+    }
 }

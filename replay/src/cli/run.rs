@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use reports::record::{CallRecord, RunManifest};
 use reports::store::RunDir;
+use serde_json::Value;
 
 use crate::backend::engine::EngineBackend;
-use crate::backend::{Backend, Identity};
+use crate::backend::{Backend, Device, Identity};
 use crate::cli::run_args::RunArgs;
 use crate::cli::{Outcome, plan_text, report};
 use crate::clock::{RunClock, now_rfc3339};
@@ -23,7 +24,8 @@ use crate::recorder::Recorder;
 use crate::resume::{self, Done};
 use crate::runner::{RunEnd, Runner};
 use crate::sessions::{self, SourcedSession};
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::nvml::Which;
+use crate::telemetry::{self, IDLE_TIME, Sources, Telemetry};
 
 /// A run that is ready to go: new, or cut before.
 struct Prepared {
@@ -98,7 +100,7 @@ struct Run {
     identity: Identity,
     manifest: RunManifest,
     recorder: Recorder,
-    sources: Vec<Box<dyn telemetry::Source>>,
+    sources: Sources,
     clock: RunClock,
     done: Done,
 }
@@ -111,7 +113,7 @@ impl Run {
         output: Option<PathBuf>,
     ) -> Result<Self, ReplayError> {
         let Prepared { plan, sessions, earlier } = prepared;
-        let opened = telemetry::open(0);
+        let opened = telemetry::open(&board_of(&identity));
         let (dir, manifest, before, done) = match earlier {
             Some(Earlier { dir, manifest, records }) => {
                 resume::check_models(dir.path(), &manifest, &identity.models)?;
@@ -140,7 +142,11 @@ impl Run {
         } else {
             Box::new(Lines::new(&self.plan, n_done))
         };
-        let telemetry = Telemetry::start(self.clock, std::mem::take(&mut self.sources));
+        let sources = std::mem::take(&mut self.sources);
+        let telemetry = Telemetry::start(self.clock, sources, self.plan.settings.sample_period());
+        if self.identity.device != Device::Cpu {
+            telemetry.watch_idle(IDLE_TIME);
+        }
         let ended = Runner {
             plan: &self.plan,
             sessions: &self.sessions,
@@ -158,14 +164,31 @@ impl Run {
         let path = self.recorder.dir().path().display();
         let ended = ended
             .inspect_err(|_| eprintln!("what was measured is kept; `reprise report {path}` shows it"))?;
+        self.manifest.telemetry = telemetry.facts();
+        if let Some(reason) = telemetry.lost().first() {
+            self.manifest
+                .telemetry_absent
+                .insert("nvml".to_owned(), format!("lost during the run: {reason}"));
+        }
         if ended == RunEnd::Complete {
             self.manifest.finished_at = Some(now_rfc3339());
-            self.recorder.write_manifest(&self.manifest)?;
         }
+        self.recorder.write_manifest(&self.manifest)?;
         report::write(self.recorder.dir())?;
         let verdict = Verdict::of(&self.recorder.dir().calls()?.rows, ended);
         verdict.explain(self.recorder.dir().path());
         Ok(verdict.outcome())
+    }
+}
+
+/// The board that the models run on; the first one where they run on the CPU. CUDA and NVML may number boards
+/// differently, so the id goes before the number.
+fn board_of(identity: &Identity) -> Which {
+    let uuid = identity.device_facts.get("uuid").and_then(Value::as_str);
+    match (uuid, identity.device) {
+        (Some(uuid), _) => Which::Uuid(uuid.to_owned()),
+        (None, Device::Cuda(ordinal)) => Which::Index(ordinal),
+        (None, Device::Cpu) => Which::Index(0),
     }
 }
 

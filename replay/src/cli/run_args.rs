@@ -103,6 +103,10 @@ pub struct RunArgs {
     /// Continue a run that was cut, with the settings it began with; takes no other argument
     #[arg(long, value_name = "RUN", exclusive = true, help_heading = "Output")]
     pub resume: Option<PathBuf>,
+    /// Time between two samples of telemetry, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = settings::SAMPLE_PERIOD_MS)]
+    #[arg(value_parser = RangedU64ValueParser::<u32>::new().range(10..=10_000), help_heading = "Output")]
+    pub sample_period_ms: u32,
     /// Print what would run, every default spelled out, and stop
     #[arg(long, help_heading = "Output")]
     pub plan: bool,
@@ -169,6 +173,7 @@ impl RunArgs {
             user_fallback: self.user_fallback,
             residency: self.residency,
             freeze_store: self.freeze_store.clone(),
+            sample_period_ms: self.sample_period_ms,
         }
     }
 

@@ -198,6 +198,12 @@ fn a_run_leaves_its_directory_and_can_be_reported_and_inspected_again() {
     assert!(cached.clone().count() == 6 && cached.into_iter().all(|record| record.exact == Some(true)));
 
     let manifest: Value = serde_json::from_str(&fs::read_to_string(at.join("run.json")).unwrap()).unwrap();
+    let telemetry = &manifest["telemetry"];
+    assert_eq!(telemetry["period_ms"], 50.0);
+    assert!(
+        telemetry["samples"].as_u64().unwrap() >= 24 && telemetry["sample_cost_ms_mean"].as_f64().is_some()
+    );
+    assert!(telemetry.get("idle_ms").is_none(), "nothing is watched where no device runs the models");
     assert!(manifest["finished_at"].is_string());
     assert_eq!(manifest["config"]["model"], "synthetic:nano");
     assert_eq!(manifest["models"]["target"]["random_weights"], true);
@@ -377,5 +383,8 @@ fn models_and_the_machine_are_described() {
     assert!(parts.iter().all(|part| (part["state"] == "absent") == part["cost"].is_string()));
     let engine = parts.iter().find(|part| part["name"] == "engine").unwrap();
     assert_eq!(engine["state"], "present", "{engine}");
+    let nvml = parts.iter().find(|part| part["name"] == "NVIDIA driver (NVML)").unwrap();
+    let detail = nvml["detail"].as_str().unwrap();
+    assert!(detail.starts_with("no NVIDIA driver answers: ") || detail.contains(" tells "), "{detail}");
     assert!(stdout(&reprise(dir.path(), &["doctor"])).contains("costs you"));
 }

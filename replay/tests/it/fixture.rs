@@ -18,7 +18,7 @@ use replay::resume::Done;
 use replay::runner::{RunEnd, Runner};
 use replay::sessions::SourcedSession;
 use replay::settings::{CallRange, DeviceChoice, Settings, Subagents};
-use replay::telemetry::{Source, Telemetry};
+use replay::telemetry::{Sources, Telemetry};
 use reports::record::CallRecord;
 use reports::store::RunDir;
 use transcripts::call::Call;
@@ -100,6 +100,7 @@ pub fn settings() -> Settings {
         user_fallback: FallbackChoice::Auto,
         residency: Residency::Resident,
         freeze_store: None,
+        sample_period_ms: 50,
     }
 }
 
@@ -159,7 +160,7 @@ pub struct Around {
     /// Recorded calls after which the user interrupts.
     pub stop_after: Option<u64>,
     /// Sources of telemetry.
-    pub sources: Vec<Box<dyn Source>>,
+    pub sources: Sources,
 }
 
 /// Runs a plan into `dir`, going on from what is recorded there; stops after `stop_after` calls if that is given.
@@ -197,7 +198,11 @@ pub fn run_around(
         run_id: RUN_ID,
         backend,
         identity: &identity,
-        telemetry: &Telemetry::start(RunClock::start(Duration::ZERO), around.sources),
+        telemetry: &Telemetry::start(
+            RunClock::start(Duration::ZERO),
+            around.sources,
+            plan.settings.sample_period(),
+        ),
         recorder: &mut Recorder::open(run_dir)?,
         progress: progress.as_mut(),
         done: &around.done,

@@ -44,6 +44,7 @@ fn table() -> Vec<Row> {
         ("bypass-tools", &["--bypass-tools"], "/with_tools", json!("bypass")),
         ("user-fallback", &["--user-fallback", "off"], "/user_fallback", json!("off")),
         ("freeze-store", &["--freeze-store", "f.memo"], "/freeze_store", json!("f.memo")),
+        ("sample-period-ms", &["--sample-period-ms", "20"], "/sample_period_ms", json!(20)),
     ]
 }
 
@@ -87,6 +88,15 @@ fn defaults_are_stated_and_depend_on_whether_a_session_is_given() {
 }
 
 #[test]
+fn a_run_from_before_the_sample_period_was_a_setting_goes_on_as_it_began() {
+    let (settings, _) = parse(&[]).unwrap();
+    assert_eq!(settings.sample_period_ms, 50);
+    let mut json = serde_json::to_value(&settings).unwrap();
+    json.as_object_mut().unwrap().remove("sample_period_ms");
+    assert_eq!(serde_json::from_value::<Settings>(json).unwrap().sample_period_ms, 100);
+}
+
+#[test]
 fn the_runs_values_reach_the_arms() {
     let (_, arms) = parse(&["--keep-ratio", "1", "--residency", "parked", "--user-fallback", "on"]).unwrap();
     let compression = arms[3].compression.as_ref().unwrap();
@@ -104,6 +114,7 @@ fn bad_values_are_refused_with_what_would_do() {
         (&["--calls", "x"], "got `x`"),
         (&["--repeats", "0"], "1..=1000"),
         (&["--max-new-tokens", "0"], "1..=1000000"),
+        (&["--sample-period-ms", "9"], "10..=10000"),
         (&["--threads", "0"], "0"),
         (&["--keep-ratio", "0"], "expected a share from 0.001 to 1, got `0`"),
         (&["--keep-ratio", "half"], "got `half`"),

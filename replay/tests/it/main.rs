@@ -7,11 +7,13 @@
 
 mod arms;
 mod cli;
+mod energy;
 mod engine;
 mod fixture;
 mod flags;
 mod pipeline;
 mod resume;
+mod scripted_board;
 mod telemetry;
 mod tidy;
 mod validity;

@@ -3,7 +3,7 @@
 //! Columns and their order are those of `fields` below and only grow at the end. Stages are `<stage>_ms`, lists are joined by
 //! a space, a missing value is an empty cell. Text that a spreadsheet would run as a formula gets a leading apostrophe.
 
-use crate::record::{CacheState, CallRecord};
+use crate::record::{CacheState, CallRecord, EnergyMethod};
 
 /// The table as UTF-8 bytes.
 ///
@@ -24,6 +24,8 @@ fn fields(record: &CallRecord) -> Vec<(String, String)> {
     identity(record, &mut fields);
     measured(record, &mut fields);
     output(record, &mut fields);
+    fields.text("energy_method", record.energy_method.map(EnergyMethod::as_str));
+    fields.number("energy_gap_ms", record.energy_gap_ms);
     fields.0
 }
 

@@ -29,6 +29,7 @@ pub fn render(report: &Report) -> String {
     if report.slower.len() > SLOWER_MAX {
         block(format!("The {SLOWER_MAX} worst of {}; calls.csv has all.", report.slower.len()));
     }
+    section(&mut block, "Energy of the board", &table::energy(report));
     section(&mut block, "Codes of the structure checks, calls by arm", &table::codes(report));
     if !report.notes.is_empty() {
         block("## Limits".to_string());

@@ -1,6 +1,6 @@
 //! The tables that more than one format shows, as finished text with alignment. Knows no markup.
 
-use crate::number::{MISSING, count, duration, energy, factor, or_missing, percent};
+use crate::number::{self, MISSING, count, duration, factor, or_missing, percent};
 use crate::report::{Report, Tone};
 use crate::stats::P95_SAMPLES_MIN;
 use crate::summary::{ArmSummary, BASELINE_ARM, Speedup};
@@ -121,7 +121,7 @@ pub fn arms(report: &Report, room: Room) -> Table {
         column("valid", &|row| plain(or_missing(row.structure_valid_rate, percent)));
     }
     if rows.iter().any(|row| row.energy_j.is_some()) {
-        column("energy", &|row| plain(or_missing(row.energy_j, energy)));
+        column("energy", &|row| plain(or_missing(row.energy_j, number::energy)));
     }
     table
 }
@@ -186,6 +186,43 @@ pub fn stages(report: &Report) -> Table {
         let mut row = vec![plain("TTFT")];
         row.extend(report.stages.iter().map(|arm| plain(or_missing(arm.total_ms, duration))));
         table.rows.push(row);
+    }
+    table
+}
+
+/// One row per arm that has energies: per call and pass, above idle, and what they bought.
+pub fn energy(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "arm",
+        "a call",
+        "a call above idle",
+        "a pass",
+        "a pass above idle",
+        "mean power",
+        "prompt tokens per J",
+        "output tokens per J",
+        "saved per 1,000 tokens avoided",
+        "by counter",
+        "by power",
+        "loose",
+    ]);
+    for row in &report.energy {
+        let rate = |value: f64| format!("{value:.2}");
+        let joules = |value: Option<f64>| plain(or_missing(value, number::energy));
+        table.rows.push(vec![
+            plain(&row.arm),
+            joules(Some(row.call_j)),
+            joules(row.call_net_j),
+            joules(row.pass_j),
+            joules(row.pass_net_j),
+            plain(or_missing(row.power_w, |watts| format!("{} W", count(watts)))),
+            plain(or_missing(row.prompt_tokens_per_j, rate)),
+            plain(or_missing(row.output_tokens_per_j, rate)),
+            joules(row.saved_j_per_1000_avoided),
+            plain(count(row.n_counter as f64)),
+            plain(count(row.n_power as f64)),
+            plain(count(row.n_loose as f64)),
+        ]);
     }
     table
 }

@@ -2,15 +2,19 @@
 //! terminal, the Markdown and the HTML page never disagree.
 
 mod calls;
+mod energy;
 mod findings;
 mod rescoring;
 mod stages;
+mod throttling;
 mod validity;
 
 pub use calls::{CallCell, CallRow, Failure, SlowerCall};
+pub use energy::{EnergyRow, LOOSE_SHARE};
 pub use findings::{Finding, Tone};
 pub use rescoring::Rescoring;
 pub use stages::{CacheSplit, StageRow};
+pub use throttling::Throttling;
 pub use validity::CodeCount;
 
 use crate::check::{self, Violation};
@@ -50,6 +54,10 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Codes of the request and output checks by arm.
     pub codes: Vec<CodeCount>,
+    /// Energy of the arms that have any.
+    pub energy: Vec<EnergyRow>,
+    /// Whether the board was slowed down during calls.
+    pub throttling: Throttling,
     /// What the data says, in sentences.
     pub findings: Vec<Finding>,
     /// What limits these numbers, in sentences.
@@ -77,18 +85,28 @@ impl Report {
         let calls = calls::rows(&grid);
         let slower = calls::slower(&summary, &calls);
         let rescoring = rescoring::rows(&grid);
+        let energy = energy::rows(&manifest, &grid, &summary);
+        let executions = executions(&grid);
+        let throttling = throttling::count_samples(&manifest, &telemetry, &executions, summary.arms.len());
         let facts =
             findings::Facts { manifest: &manifest, grid: &grid, summary: &summary, rescoring: &rescoring };
+        let mut findings = findings::findings(&facts, &slower);
+        findings.extend(energy::finding(&energy));
+        findings.extend(throttling.finding(summary.arms.iter().map(|row| row.arm.as_str())));
+        let mut notes = findings::notes(&facts);
+        notes.extend(energy::notes(&manifest, &energy));
         Self {
             n_repeats: grid.n_repeats(),
             stages: stages::rows(&grid),
             cache_splits: stages::cache_splits(&grid),
             failures: calls::failures(&grid),
             codes: validity::counts(&grid),
-            findings: findings::findings(&facts, &slower),
-            notes: findings::notes(&facts),
             violations: check::check_run(records),
-            executions: executions(&grid),
+            energy,
+            throttling,
+            findings,
+            notes,
+            executions,
             summary,
             rescoring,
             calls,

@@ -76,6 +76,7 @@ impl Demo {
                 ("memory_bytes".into(), json!(8589934592_u64)),
             ]),
             device: BTreeMap::from([("kind".into(), json!("cpu"))]),
+            telemetry: BTreeMap::from([("period_ms".into(), json!(50.0))]),
             telemetry_absent: BTreeMap::from([("nvml".into(), "no NVIDIA driver on this machine".into())]),
             seed: 7,
             calls_planned: calls * u64::from(self.repeats) * self.arms.len() as u64,

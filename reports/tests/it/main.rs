@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // Clippy takes test code outside a #[test] function for ordinary code.
 
 mod demo;
+mod energy;
 mod golden;
+mod gpu_demo;
 mod pages;
 mod plots;
 mod store;

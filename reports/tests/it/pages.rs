@@ -73,7 +73,7 @@ fn an_empty_run_has_a_page_that_says_so() {
     assert_eq!(written.files.len(), 4);
     assert!(fs::read_to_string(run.file("report.html")).unwrap().contains("No call is recorded yet."));
     let summary: Value = serde_json::from_slice(&fs::read(run.file("summary.json")).unwrap()).unwrap();
-    assert_eq!(summary, json!({"schema_version": 1, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}}));
+    assert_eq!(summary, json!({"schema_version": 2, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}}));
 }
 
 #[test]

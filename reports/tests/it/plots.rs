@@ -6,10 +6,17 @@ use reports::render::plot::{Plot, plots};
 use reports::store::RunDir;
 
 use crate::demo::{ALL_ARMS, Demo};
+use crate::gpu_demo;
 
 fn report(demo: &Demo) -> Report {
     let records = demo.records();
     Report::new(demo.manifest(), &records, demo.telemetry(&records), Vec::new())
+}
+
+/// The made run of a GPU.
+pub fn gpu_report() -> Report {
+    let records = gpu_demo::records();
+    Report::new(gpu_demo::manifest(), &records, gpu_demo::telemetry(&records), Vec::new())
 }
 
 /// Draws every plot of a report both ways and checks the files.
@@ -66,6 +73,11 @@ fn png_size(bytes: &[u8]) -> (u32, u32) {
 fn four_arms_and_ten_calls_have_every_plot() {
     let drawn = check(&report(&Demo::four_arms()));
     assert_eq!(drawn, [Plot::TtftPerCall, Plot::TtftCumulative, Plot::Stages, Plot::Tokens, Plot::Telemetry]);
+}
+
+#[test]
+fn a_run_on_a_gpu() {
+    assert!(check(&gpu_report()).contains(&Plot::Telemetry));
 }
 
 #[test]

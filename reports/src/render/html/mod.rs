@@ -8,8 +8,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plot::Plot;
 use super::table::{self, Align, Room, Table};
-use crate::number::counted;
-use crate::report::{Report, Tone};
+use crate::number::{counted, percent};
+use crate::report::{LOOSE_SHARE, Report, Tone};
 
 /// Rows of the list of slower calls.
 const SLOWER_MAX: usize = 50;
@@ -39,6 +39,7 @@ pub fn render(report: &Report, plots: &[(Plot, String)]) -> String {
                     }
                     (stages(report))
                     (slower(report))
+                    (energy(report))
                     (checks(report))
                     (calls::section(report))
                     (setup::section(report))
@@ -167,6 +168,24 @@ fn slower(report: &Report) -> Markup {
                         p.remark { "The " (SLOWER_MAX) " worst of " (report.slower.len()) "; the table of all calls has the rest." }
                     }
                 }
+            }
+        }
+    }
+}
+
+fn energy(report: &Report) -> Markup {
+    let table = table::energy(report);
+    html! {
+        @if !table.rows.is_empty() {
+            section {
+                h2 { "Energy of the board" }
+                p.remark {
+                    "All that the board drew while a call was in flight, by its energy counter where that moves finer than the \
+                     call, else by sampled power. Above idle leaves out its power at rest. Avoided tokens were removed by \
+                     compression or reused from the cache; what they saved is counted against cold. Loose: calls whose energy \
+                     may be off by more than " (percent(LOOSE_SHARE)) " at its ends."
+                }
+                (grid(&table))
             }
         }
     }

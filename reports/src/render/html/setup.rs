@@ -34,6 +34,7 @@ pub(super) fn section(report: &Report) -> Markup {
             (facts("Models", &manifest.models))
             (facts("Machine", &manifest.machine))
             (facts("Device", &manifest.device))
+            (facts("Telemetry", &manifest.telemetry))
             @if !manifest.telemetry_absent.is_empty() {
                 h3 { "Telemetry that is absent, and why" }
                 dl { @for (source, reason) in &manifest.telemetry_absent { dt { (source) } dd { (reason) } } }

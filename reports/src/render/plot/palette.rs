@@ -16,6 +16,9 @@ pub(crate) const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFE);
 /// Calls that failed.
 pub(crate) const ALARM: RGBColor = RGBColor(0xC6, 0x28, 0x28);
 
+/// Lines that share a panel, dark enough to stand before any arm's tint.
+pub(crate) const LINES: [RGBColor; 3] = [INK, RGBColor(0x00, 0x5A, 0x9C), RGBColor(0x8B, 0x1E, 0x3F)];
+
 /// Tokens that compression removed.
 pub(crate) const REMOVED: RGBColor = RGBColor(0xE3, 0xD5, 0xB8);
 /// Tokens that were reused.
