@@ -6,19 +6,19 @@
 // Order:    each y is one chain over c in steps of 16, the same in both tile sizes; no atomics. The order inside a step
 //           is the tensor core's
 // Numbers:  weights of other types than bf16 are rounded to bf16, to nearest even, on their way into shared memory
-// Cost:     2·n·rows·cols flop; reads w once for each tile of tokens, x once for each tile of rows; writes 4·n·rows B
+// Cost:     2·n·rows·cols flop; reads w once a tile of tokens, x once a tile of rows; writes 4·n·rows B
 // Roofline: not measured on hardware yet
 // Source:   CUTLASS's multistage pipeline for sm_80 (include/cutlass/gemm/threadblock/mma_multistage.h) is the
 //           pattern; the swizzle is its 128-byte (64-byte) crosswise one
 #include "mma.cuh"
+#include "outputs.cuh"
 #include "strips.cuh"
 
-// x, w and y, and where this block's tile begins.
+// What this block multiplies: the tile of x from `first_token` on with that of w from `first_row` on.
 struct Problem {
     const bf16* __restrict__ x;
     const uint8_t* __restrict__ w;
-    float* __restrict__ y;
-    int n, rows, cols, ldy;
+    int n, rows, cols;
     int first_token, first_row;
 };
 
@@ -34,22 +34,15 @@ struct Panel {
     }
 };
 
-// How the weights of a format come into shared memory: depth of a tile, tiles under way.
+// How a format's weights come into shared memory. bf16 needs no conversion and is copied without passing through
+// registers; others pass through them as strips; rows that begin anywhere come value by value.
+enum class Way { COPY, STRIPS, VALUES };
 template <class Format>
-struct Pipeline {
-    static constexpr bool COPIED = false;
-    static constexpr int K = 64, STAGES = 2;
-};
-// bf16 needs no conversion and is copied without passing through registers.
+constexpr Way WAY = Way::STRIPS;
 template <>
-struct Pipeline<BF16> {
-    static constexpr bool COPIED = true;
-    static constexpr int K = 32, STAGES = 4;
-};
+constexpr Way WAY<BF16> = Way::COPY;
 template <class Format>
-constexpr bool LOOSE = false;
-template <class Format>
-constexpr bool LOOSE<Loose<Format>> = true;
+constexpr Way WAY<Loose<Format>> = Way::VALUES;
 
 // Starts copying a tile of a bf16 matrix; zeros beyond its edges.
 template <int TILE, int K, int THREADS>
@@ -63,13 +56,15 @@ DEVICE void copy_tile(Panel<K> to, const bf16* from, int first_row, int rows, in
     }
 }
 
-// The same, value by value, for rows that do not begin on multiples of 16 bytes.
-template <int TILE, int K, int THREADS>
-DEVICE void copy_tile_loose(Panel<K> to, const bf16* from, int first_row, int rows, int first_col, int cols) {
+// Brings in a tile of a matrix of values that stand alone, one by one.
+template <class Format, int TILE, int K, int THREADS>
+DEVICE void fill_tile(Panel<K> to, const uint8_t* from, int first_row, int rows, int first_col, int cols) {
+    const size_t row_bytes = size_t(cols) * Format::BYTES / Format::COLS;
     for (int at = threadIdx.x; at < TILE * K; at += THREADS) {
         const int row = at / K, k = at % K;
         const bool exists = first_row + row < rows && first_col + k < cols;
-        to.chunk(row, k / 8)[k % 8] = exists ? from[size_t(first_row + row) * cols + first_col + k] : bf16{0};
+        const float value = exists ? element<Format>(from + (first_row + row) * row_bytes, first_col + k) : 0.0f;
+        to.chunk(row, k / 8)[k % 8] = to_bf16(value);
     }
 }
 
@@ -118,37 +113,28 @@ struct WarpTile {
         }
     }
 
-    DEVICE void store(const Problem& p, int first_token, int first_row, int add) const {
+    DEVICE void store(const Outputs& y, int first_token, int first_row) const {
         const int lane = threadIdx.x % 32;
-        const bool pairs = p.ldy % 2 == 0 && reinterpret_cast<size_t>(p.y) % 8 == 0;
+        const bool aligned = y.aligned();
 #pragma unroll
-        for (int i = 0; i < 2 * (M / 16); i++) {
-            const int token = first_token + 8 * i + lane / 4;
+        for (int i = 0; i < M / 16; i++) {
 #pragma unroll
             for (int j = 0; j < N / 8; j++) {
-                const int row = first_row + 8 * j + lane % 4 * 2;
-                if (token >= p.n || row >= p.rows) continue;
-                float* to = p.y + size_t(token) * p.ldy + row;
-                float2 sum = make_float2(sums[i / 2][j][i % 2 * 2], sums[i / 2][j][i % 2 * 2 + 1]);
-                if (pairs && row + 1 < p.rows) {
-                    if (add) {
-                        const float2 before = *reinterpret_cast<const float2*>(to);
-                        sum.x += before.x, sum.y += before.y;
-                    }
-                    *reinterpret_cast<float2*>(to) = sum;
-                } else {
-                    to[0] = add ? to[0] + sum.x : sum.x;
-                    if (row + 1 < p.rows) to[1] = add ? to[1] + sum.y : sum.y;
-                }
+                const int token = first_token + 16 * i + lane / 4, row = first_row + 8 * j + lane % 4 * 2;
+                y.pair(token, row, sums[i][j][0], sums[i][j][1], aligned);
+                y.pair(token + 8, row, sums[i][j][2], sums[i][j][3], aligned);
             }
         }
     }
 };
 
 template <class Format, int TILE, int WARPS_M, int WARPS_N>
-DEVICE void gemm(const Problem& p, int add) {
-    constexpr int K = Pipeline<Format>::K, STAGES = Pipeline<Format>::STAGES, THREADS = WARPS_M * WARPS_N * 32;
-    static_assert(Pipeline<Format>::COPIED || TILE * K / STRIP == THREADS, "a strip for each thread");
+DEVICE void gemm(const uint8_t* __restrict__ w, const bf16* __restrict__ x, const Outputs& y, int cols) {
+    const Problem p{x, w, y.n, y.rows, cols, int(blockIdx.x) * TILE, int(blockIdx.y) * TILE};
+    // Depth of a tile, and tiles under way. Deeper ones take more of a quantised row's cache line at a time.
+    constexpr int K = WAY<Format> == Way::COPY ? 32 : 64, STAGES = WAY<Format> == Way::COPY ? 4 : 2;
+    constexpr int THREADS = WARPS_M * WARPS_N * 32;
+    static_assert(WAY<Format> != Way::STRIPS || TILE * K / STRIP == THREADS, "a strip for each thread");
     DYNAMIC_SHARED(bf16, shared);
     const auto a = [&](int tile) { return Panel<K>{shared + tile % STAGES * 2 * TILE * K}; };
     const auto b = [&](int tile) { return Panel<K>{shared + (tile % STAGES * 2 + 1) * TILE * K}; };
@@ -159,23 +145,26 @@ DEVICE void gemm(const Problem& p, int add) {
     // Starts bringing a tile in; strips stay in registers until `land`.
     const auto fetch = [&](int tile) {
         if (tile >= n_tiles) return;
-        if constexpr (LOOSE<Format>) {
-            copy_tile_loose<TILE, K, THREADS>(a(tile), p.x, p.first_token, p.n, tile * K, p.cols);
-        } else {
-            copy_tile<TILE, K, THREADS>(a(tile), p.x, p.first_token, p.n, tile * K, p.cols);
+        const int col = tile * K;
+        if constexpr (WAY<Format> == Way::VALUES) {
+            const uint8_t* x = reinterpret_cast<const uint8_t*>(p.x);
+            fill_tile<BF16, TILE, K, THREADS>(a(tile), x, p.first_token, p.n, col, p.cols);
+            fill_tile<Format, TILE, K, THREADS>(b(tile), p.w, p.first_row, p.rows, col, p.cols);
+            return;
         }
-        if constexpr (Pipeline<Format>::COPIED) {
-            copy_tile<TILE, K, THREADS>(b(tile), reinterpret_cast<const bf16*>(p.w), p.first_row, p.rows, tile * K,
-                                        p.cols);
+        copy_tile<TILE, K, THREADS>(a(tile), p.x, p.first_token, p.n, col, p.cols);
+        if constexpr (WAY<Format> == Way::COPY) {
+            const bf16* w = reinterpret_cast<const bf16*>(p.w);
+            copy_tile<TILE, K, THREADS>(b(tile), w, p.first_row, p.rows, col, p.cols);
         } else {
             // Rows that do not exist are the last one again, and not stored.
             const int row = min(p.first_row + int(threadIdx.x) / (K / STRIP), p.rows - 1);
             const size_t row_bytes = size_t(p.cols) * Format::BYTES / Format::COLS;
-            strip.read(p.w + row * row_bytes, tile * K + threadIdx.x % (K / STRIP) * STRIP, 8, p.cols);
+            strip.read(p.w + row * row_bytes, col + threadIdx.x % (K / STRIP) * STRIP, 8, p.cols);
         }
     };
     const auto land = [&](int tile) {
-        if constexpr (!Pipeline<Format>::COPIED) {
+        if constexpr (WAY<Format> == Way::STRIPS) {
             if (tile < n_tiles) store_strip<Format, K>(b(tile), strip);
         }
     };
@@ -195,74 +184,70 @@ DEVICE void gemm(const Problem& p, int add) {
         out.multiply(a(tile), warp_token, b(tile), warp_row);
         land(tile + STAGES - 1);
     }
-    out.store(p, p.first_token + warp_token, p.first_row + warp_row, add);
+    out.store(y, p.first_token + warp_token, p.first_row + warp_row);
 }
 
-KERNEL(256) gemm_f32_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
-                         int rows, int cols, int ldy, int add) {
-    gemm<F32, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
-}
 KERNEL(128) gemm_f32_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                         int rows, int cols, int ldy, int add) {
-    gemm<F32, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<F32, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_f16_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<F16, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<F16, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_f16_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                         int rows, int cols, int ldy, int add) {
-    gemm<F16, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<F16, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_bf16_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                           int rows, int cols, int ldy, int add) {
-    gemm<BF16, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<BF16, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_bf16_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<BF16, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<BF16, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_q8_0_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                           int rows, int cols, int ldy, int add) {
-    gemm<Q8_0, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<Q8_0, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_q8_0_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<Q8_0, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Q8_0, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_q5_0_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                           int rows, int cols, int ldy, int add) {
-    gemm<Q5_0, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<Q5_0, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_q5_0_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<Q5_0, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Q5_0, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_q4_k_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                           int rows, int cols, int ldy, int add) {
-    gemm<Q4K, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<Q4K, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_q4_k_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<Q4K, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Q4K, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(256) gemm_q6_k_128(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                           int rows, int cols, int ldy, int add) {
-    gemm<Q6K, 128, 2, 4>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 128, int(blockIdx.y) * 128}, add);
+    gemm<Q6K, 128, 2, 4>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_q6_k_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                          int rows, int cols, int ldy, int add) {
-    gemm<Q6K, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Q6K, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_f32_loose_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                               int rows, int cols, int ldy, int add) {
-    gemm<Loose<F32>, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Loose<F32>, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_f16_loose_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                               int rows, int cols, int ldy, int add) {
-    gemm<Loose<F16>, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Loose<F16>, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }
 KERNEL(128) gemm_bf16_loose_64(const uint8_t* __restrict__ w, const bf16* __restrict__ x, float* __restrict__ y, int n,
                                int rows, int cols, int ldy, int add) {
-    gemm<Loose<BF16>, 64, 2, 2>({x, w, y, n, rows, cols, ldy, int(blockIdx.x) * 64, int(blockIdx.y) * 64}, add);
+    gemm<Loose<BF16>, 64, 2, 2>(w, x, {y, n, rows, ldy, add}, cols);
 }

@@ -52,14 +52,13 @@ impl Tile {
     }
 }
 
-/// The entry point; rows of odd lengths have small tiles only.
+/// The entry point. F32, which no model of a size to matter comes in, and rows of odd lengths have small tiles only.
 fn kernel(dtype: DType, loose: bool, tile: Tile) -> &'static str {
     match (dtype, loose, tile) {
         (DType::F32, true, _) => "gemm_f32_loose_64",
         (DType::F16, true, _) => "gemm_f16_loose_64",
         (DType::BF16, true, _) => "gemm_bf16_loose_64",
-        (DType::F32, false, Tile::Large) => "gemm_f32_128",
-        (DType::F32, false, Tile::Small) => "gemm_f32_64",
+        (DType::F32, false, _) => "gemm_f32_64",
         (DType::F16, false, Tile::Large) => "gemm_f16_128",
         (DType::F16, false, Tile::Small) => "gemm_f16_64",
         (DType::BF16, false, Tile::Large) => "gemm_bf16_128",
@@ -93,7 +92,8 @@ pub fn cuda<'a>(
     let w = w.into();
     form.check(x, w, &y);
     let loose = w.is_loose();
-    let tile = if loose { Tile::Small } else { tile };
+    let small_only = loose || w.dtype == DType::F32;
+    let tile = if small_only { Tile::Small } else { tile };
     assert!(loose || x.address().is_multiple_of(16), "x does not begin on a multiple of 16 bytes");
     let blocks = [int(form.n.div_ceil(tile.edge())) as u32, int(w.rows.div_ceil(tile.edge())) as u32, 1];
     assert!(blocks[1] <= 65_535, "a matrix of {} rows", w.rows);

@@ -5,8 +5,8 @@
 //           which the lanes read it, padded with zeros. Launcher and shape checks in gemv.rs
 // Order:    a lane sums its strips of 32 columns one after the other, a warp by a butterfly, a block its warps in
 //           order; no atomics. `split` follows from the shape alone
-// Cost:     reads the weights once (w.rows · row bytes) and 2·cols B of x a block, 2·rows·cols flop: memory bound. A
-//           strip is 16 to 128 B; a lane has those of ROWS rows under way while it multiplies the ones before
+// Cost:     reads the weights once and 2·cols B of x a block, 2·rows·cols flop: memory bound. A strip is 18 to 128 B; a
+//           lane has those of ROWS rows under way while it multiplies the ones before
 // Roofline: not measured on hardware yet
 // Source:   llama.cpp, ggml-cuda/mmv.cu and mmvq.cu, are the nearest relatives; these round x to 8 bits for quantised
 //           weights, here x stays as it is
@@ -15,8 +15,8 @@
 
 constexpr int WARPS = 4, LANES = 32, GROUP = LANES * STRIP;
 
-// Where the four chunks of 8 columns of a lane lie in its group. Values that stand alone are read by the warp in runs of
-// 256 columns; a quantised strip lies together, most are one block.
+// Where the four chunks of 8 columns of a lane lie in its group. Values that stand alone are read by the warp in runs
+// of 256 columns; a quantised strip lies together.
 template <class Format>
 struct Layout {
     static constexpr bool ALONE = Format::COLS < STRIP;
