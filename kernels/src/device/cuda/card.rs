@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
+use crate::device::cuda::CudaOptions;
+use crate::device::cuda::cublaslt::{CublasLt, Product};
 use crate::device::cuda::graph::Recorded;
 use crate::device::cuda::launch::{Args, Grid};
 use crate::device::cuda::modules::{Architecture, MODULES};
@@ -24,6 +26,7 @@ pub(super) struct Card {
     stream: sys::CUstream,
     modules: Vec<sys::CUmodule>,
     functions: Mutex<HashMap<&'static str, Function>>,
+    cublaslt: Option<CublasLt>,
 }
 
 /// An entry point, and the dynamic shared memory it was allowed so far.
@@ -63,6 +66,9 @@ impl Drop for Card {
         // Failures have nobody to report to; the process's end frees everything.
         unsafe {
             let _ = result::ctx::set_current(self.context);
+            if let Some(cublaslt) = self.cublaslt.take() {
+                let _ = result::free_sync(cublaslt.workspace());
+            }
             for module in &self.modules {
                 let _ = result::module::unload(*module);
             }
@@ -84,8 +90,12 @@ fn message(error: result::DriverError) -> String {
 }
 
 impl Card {
-    /// Opens the card and loads every module made for it.
-    pub(super) fn open(ordinal: u32, compute_capability: (u32, u32)) -> Result<Self, KernelError> {
+    /// Opens the card, loads every module made for it, and cuBLASLt if it is wanted and there.
+    pub(super) fn open(
+        ordinal: u32,
+        compute_capability: (u32, u32),
+        options: CudaOptions,
+    ) -> Result<Self, KernelError> {
         let device = checked("cuDeviceGet", result::device::get(ordinal as i32))?;
         // SAFETY: the device comes from cuDeviceGet.
         let context = checked("cuDevicePrimaryCtxRetain", unsafe { result::primary_ctx::retain(device) })?;
@@ -93,12 +103,32 @@ impl Card {
         checked("cuCtxSetCurrent", unsafe { result::ctx::set_current(context) })?;
         let stream =
             checked("cuStreamCreate", result::stream::create(result::stream::StreamKind::NonBlocking))?;
-        let mut card = Self { device, context, stream, modules: Vec::new(), functions: Mutex::default() };
+        let (modules, functions) = (Vec::new(), Mutex::default());
+        let mut card = Self { device, context, stream, modules, functions, cublaslt: None };
         let hopper = compute_capability == (9, 0);
         for module in MODULES.iter().filter(|module| hopper || module.architecture == Architecture::Any) {
             card.modules.push(load(module.name, module.image)?);
         }
+        if options.cublaslt {
+            card.cublaslt = CublasLt::open(|bytes| card.alloc(bytes));
+        }
         Ok(card)
+    }
+
+    /// cuBLASLt, if it is used.
+    pub(super) fn cublaslt(&self) -> Option<&CublasLt> {
+        self.cublaslt.as_ref()
+    }
+
+    /// Asks cuBLASLt for a product; `false` if it is not used, or not for such a product.
+    ///
+    /// # Safety
+    /// As [`CublasLt::multiply`], but for the stream.
+    pub(super) unsafe fn multiply(&self, product: &Product) -> Result<bool, KernelError> {
+        let Some(cublaslt) = &self.cublaslt else { return Ok(false) };
+        self.bind()?;
+        // SAFETY: the stream is ours; the rest is the caller's promise.
+        unsafe { cublaslt.multiply(product, self.stream.cast()) }
     }
 
     /// Makes the context current on this thread, which may not be the one that opened the card.

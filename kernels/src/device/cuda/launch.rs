@@ -3,7 +3,9 @@
 use std::ffi::c_void;
 use std::marker::PhantomData;
 
-use crate::device::cuda::{View, ViewMut};
+use cudarc::driver::sys;
+
+use crate::device::cuda::{TensorMap, View, ViewMut};
 
 /// How many blocks of how many threads, and the dynamic shared memory of each block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct Grid {
 /// The arguments of a kernel, in the order of its parameters. Keeps the borrows of the views it was given.
 #[derive(Clone, Debug, Default)]
 pub struct Args<'a> {
+    /// Tensor maps, which come before all else.
+    maps: Vec<sys::CUtensorMap>,
     /// Each argument in the low bytes of a word: the driver reads as many as the parameter has.
     words: Vec<u64>,
     /// Those of them that are addresses.
@@ -29,7 +33,19 @@ pub struct Args<'a> {
 impl<'a> Args<'a> {
     /// No arguments yet.
     pub fn new() -> Self {
-        Self { words: Vec::with_capacity(16), addresses: Vec::with_capacity(8), views: PhantomData }
+        let (words, addresses) = (Vec::with_capacity(16), Vec::with_capacity(8));
+        Self { maps: Vec::new(), words, addresses, views: PhantomData }
+    }
+
+    /// A `const __grid_constant__ TensorMap`.
+    ///
+    /// # Panics
+    /// If an argument of another kind came before.
+    pub fn tensor_map(mut self, map: &TensorMap<'a>) -> Self {
+        assert!(self.words.is_empty(), "tensor maps are a kernel's first parameters");
+        self.maps.push(map.map());
+        self.addresses.push(map.address());
+        self
     }
 
     /// A `const T*`.
@@ -81,11 +97,12 @@ impl<'a> Args<'a> {
     /// The same arguments without their borrows, for a recording, whose caller vouches for the buffers.
     #[cfg(feature = "emulation")]
     pub(super) fn words_alone(&self) -> Args<'static> {
-        Args { words: self.words.clone(), addresses: Vec::new(), views: PhantomData }
+        Args { maps: self.maps.clone(), words: self.words.clone(), addresses: Vec::new(), views: PhantomData }
     }
 
     /// One pointer to each argument, as `cuLaunchKernel` takes them; valid as long as `self`.
     pub(super) fn pointers(&self) -> Vec<*mut c_void> {
-        self.words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect()
+        let maps = self.maps.iter().map(|map| std::ptr::from_ref(map).cast_mut().cast());
+        maps.chain(self.words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast())).collect()
     }
 }

@@ -14,6 +14,7 @@
 
 mod buffer;
 mod card;
+mod cublaslt;
 mod detect;
 #[cfg(feature = "emulation")]
 mod emulated;
@@ -25,20 +26,25 @@ mod launch;
 mod ledger;
 mod matrix;
 mod modules;
+mod tensor_map;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use buffer::{DeviceBuffer, View, ViewMut};
+pub use cublaslt::{Algorithm, Shape};
 pub use detect::{Absence, DeviceInfo, detect};
 pub use graph::Graph;
 pub use kv::DeviceKv;
 pub use launch::{Args, Grid};
 pub use matrix::DeviceMatrix;
+pub use tensor_map::TensorMap;
 
 use crate::buffer::Plain;
 use crate::error::KernelError;
 use card::Card;
+use cublaslt::CublasLt;
+pub(crate) use cublaslt::{ALIGNMENT, Product};
 #[cfg(feature = "emulation")]
 use emulated::Emulated;
 use ledger::Ledger;
@@ -58,6 +64,20 @@ impl Default for CudaOptions {
     fn default() -> Self {
         Self { cublaslt: true, hopper_kernels: false }
     }
+}
+
+/// What multiplies several tokens with bf16 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GemmPath {
+    /// cuBLASLt, of which version: 130101 is 13.1.1.
+    CublasLt {
+        /// As the library gives it.
+        version: usize,
+    },
+    /// The kernels for Hopper alone.
+    Hopper,
+    /// The kernels for every card.
+    Own,
 }
 
 /// One card, or the emulator. Clones are handles of the same device; it closes with the last of them.
@@ -116,7 +136,7 @@ impl Cuda {
     /// [`KernelError::NoCuda`] with the reason, in words, why there is no such card to use.
     pub fn open(ordinal: u32, options: CudaOptions) -> Result<Self, KernelError> {
         let info = detect::device(ordinal)?;
-        let card = Card::open(ordinal, info.compute_capability)?;
+        let card = Card::open(ordinal, info.compute_capability, options)?;
         Ok(Self::with_driver(Driver::Card(card), info, options))
     }
 
@@ -153,6 +173,56 @@ impl Cuda {
     /// Whether Hopper's own kernels are to be used: asked for, and the card is one.
     pub fn hopper_kernels(&self) -> bool {
         self.inner.options.hopper_kernels && self.inner.info.compute_capability == (9, 0)
+    }
+
+    /// What multiplies several tokens with bf16 weights. Other weights, and shapes that suit neither library nor
+    /// Hopper's kernels, are always for the own kernels.
+    pub fn gemm_path(&self) -> GemmPath {
+        if self.cublaslt().is_some() {
+            GemmPath::CublasLt { version: CublasLt::version() }
+        } else if self.hopper_kernels() {
+            GemmPath::Hopper
+        } else {
+            GemmPath::Own
+        }
+    }
+
+    /// What cuBLASLt uses for products of a shape, in words for the record; `None` if it is not used for them.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the library fails.
+    pub fn cublaslt_algorithm(&self, shape: Shape) -> Result<Option<Algorithm>, KernelError> {
+        self.cublaslt().map_or(Ok(None), |cublaslt| cublaslt.algorithm(shape))
+    }
+
+    fn cublaslt(&self) -> Option<&CublasLt> {
+        match &self.inner.driver {
+            Driver::Card(card) => card.cublaslt(),
+            #[cfg(feature = "emulation")]
+            Driver::Emulated(_) => None,
+        }
+    }
+
+    /// Asks cuBLASLt for a product; `false` if it is not used, or not for such a product.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the library fails.
+    ///
+    /// # Safety
+    /// The matrices are views of this device's memory, at multiples of [`cublaslt::ALIGNMENT`] bytes; y is borrowed to
+    /// be written.
+    pub(crate) unsafe fn cublaslt_multiply(&self, product: &Product) -> Result<bool, KernelError> {
+        let mut recording = self.inner.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(addresses) = recording.as_mut() {
+            addresses.extend([product.x, product.w, product.y]);
+        }
+        drop(recording);
+        match &self.inner.driver {
+            // SAFETY: the caller's promise; memory is freed in the stream's order.
+            Driver::Card(card) => unsafe { card.multiply(product) },
+            #[cfg(feature = "emulation")]
+            Driver::Emulated(_) => Ok(false),
+        }
     }
 
     /// What the device was opened with.

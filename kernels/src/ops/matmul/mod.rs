@@ -16,13 +16,14 @@
 mod cpu;
 pub mod gemm;
 pub mod gemv;
+pub mod wgmma;
 
 use std::ops::Range;
 
 use half::bf16;
 
 use crate::cost::Cost;
-use crate::device::cuda::{Cuda, DeviceMatrix, View, ViewMut};
+use crate::device::cuda::{ALIGNMENT, Cuda, DeviceMatrix, GemmPath, Product, Shape, View, ViewMut};
 use crate::dtype::DType;
 use crate::error::KernelError;
 pub use crate::matrix::Matrix;
@@ -164,8 +165,50 @@ pub fn cuda<'a>(
     match form.n {
         0 => Ok(()),
         1 => gemv::cuda(cuda, x, w, y, form.epilogue),
-        n => gemm::cuda(cuda, x, w, y, form, gemm::Tile::of(n, w.rows)),
+        _ => several(cuda, x, w, y, form),
     }
+}
+
+/// More tokens than one, by the device's path for bf16 weights where these are such and fit it.
+fn several(
+    cuda: &Cuda,
+    x: View<'_, bf16>,
+    w: MatrixView<'_>,
+    y: ViewMut<'_, f32>,
+    form: Form,
+) -> Result<(), KernelError> {
+    if w.dtype == DType::BF16 && !w.is_loose() && w.rows > 0 && w.cols > 0 {
+        match cuda.gemm_path() {
+            GemmPath::CublasLt { .. } if cublaslt(cuda, x, w, &y, form)? => return Ok(()),
+            GemmPath::Hopper => {
+                return wgmma::cuda(cuda, x, w, y, form, wgmma::Width::of(form.n, w.rows));
+            }
+            GemmPath::CublasLt { .. } | GemmPath::Own => {}
+        }
+    }
+    gemm::cuda(cuda, x, w, y, form, gemm::Tile::of(form.n, w.rows))
+}
+
+/// Multiplies with cuBLASLt; `false`, with nothing done, where it has no algorithm for the shape whose results repeat or
+/// the matrices do not lie as its algorithms count on.
+fn cublaslt(
+    cuda: &Cuda,
+    x: View<'_, bf16>,
+    w: MatrixView<'_>,
+    y: &ViewMut<'_, f32>,
+    form: Form,
+) -> Result<bool, KernelError> {
+    let Form { n, ldy, epilogue } = form;
+    let shape = Shape { n, rows: w.rows, cols: w.cols, ldy, adds: epilogue == Epilogue::Add };
+    let product = Product { shape, x: x.address(), w: w.bytes.address(), y: y.address() };
+    let aligned = |address: u64| address.is_multiple_of(ALIGNMENT as u64);
+    if !(aligned(product.x) && aligned(product.w) && aligned(product.y) && ldy.is_multiple_of(ALIGNMENT / 4))
+    {
+        return Ok(false);
+    }
+    // SAFETY: the views are of the device's memory and lie as the library counts on; y was borrowed to be written, and
+    // that it has its rows was checked.
+    unsafe { cuda.cublaslt_multiply(&product) }
 }
 
 /// Reads w and x, writes y; two operations for each element of w and token.
