@@ -27,7 +27,25 @@ pub(super) struct Module {
 }
 
 /// All modules.
-pub(super) const MODULES: &[Module] = &[];
+pub(super) const MODULES: &[Module] = &[
+    any("argmax", include_bytes!("../../../prebuilt/argmax.fatbin")),
+    any("block_score", include_bytes!("../../../prebuilt/block_score.fatbin")),
+    any("block_select", include_bytes!("../../../prebuilt/block_select.fatbin")),
+    any("embedding", include_bytes!("../../../prebuilt/embedding.fatbin")),
+    any("kv_store", include_bytes!("../../../prebuilt/kv_store.fatbin")),
+    any("matmul_gemm", include_bytes!("../../../prebuilt/matmul_gemm.fatbin")),
+    any("matmul_gemv", include_bytes!("../../../prebuilt/matmul_gemv.fatbin")),
+    any("qk_norm_rope", include_bytes!("../../../prebuilt/qk_norm_rope.fatbin")),
+    any("rms_norm", include_bytes!("../../../prebuilt/rms_norm.fatbin")),
+    any("swiglu", include_bytes!("../../../prebuilt/swiglu.fatbin")),
+    any("synthetic", include_bytes!("../../../prebuilt/synthetic.fatbin")),
+    any("tail_score_ranges", include_bytes!("../../../prebuilt/tail_score_ranges.fatbin")),
+];
+
+/// A module for every card.
+const fn any(name: &'static str, image: &'static [u8]) -> Module {
+    Module { name, architecture: Architecture::Any, image }
+}
 
 #[cfg(test)]
 mod tests {
