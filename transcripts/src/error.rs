@@ -16,8 +16,8 @@ pub enum TranscriptError {
     },
     /// No importer recognises the file.
     #[error(
-        "{path}: expected a Claude Code session (.jsonl) or a session file of `reprise import`, got {got}; \
-         name the format with --format if it is one of them"
+        "{path}: expected a recorded session (`reprise import --help` lists the formats) or a session file of \
+         `reprise import`, got {got}; name the format with --format if it is one of them"
     )]
     UnknownFormat {
         /// The file.

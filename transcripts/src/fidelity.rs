@@ -92,6 +92,16 @@ pub enum Reason {
         /// Lines.
         count: u64,
     },
+    /// Tool definitions changed between calls; those of the first call stand for all.
+    ToolsChanged {
+        /// Calls.
+        count: u64,
+    },
+    /// What was sent after a compaction is not recorded: the person's messages and the summary stand for it.
+    SummariesPlaced {
+        /// Compactions.
+        count: u64,
+    },
     /// Lines could not be read and were skipped.
     LinesUnreadable {
         /// Lines.
@@ -122,6 +132,8 @@ impl Reason {
             | Self::ResultsPreviewed { .. }
             | Self::ParentsGuessed { .. }
             | Self::ProjectionsUnknown { .. }
+            | Self::ToolsChanged { .. }
+            | Self::SummariesPlaced { .. }
             | Self::LinesUnreadable { .. }
             | Self::CallsLeftOut { .. } => Level::Approximate,
         }
@@ -170,6 +182,15 @@ impl fmt::Display for Reason {
             }
             Self::ProjectionsUnknown { count } => {
                 write!(f, "{count} lines change requests in a way that cannot be applied")
+            }
+            Self::ToolsChanged { count } => {
+                write!(f, "{count} calls had other tool definitions than the first")
+            }
+            Self::SummariesPlaced { count } => {
+                write!(
+                    f,
+                    "after {count} compactions the person's messages and the summary stand for what was sent"
+                )
             }
             Self::LinesUnreadable { count } => write!(f, "{count} lines could not be read"),
             Self::CallsLeftOut { count } => {
@@ -225,6 +246,8 @@ impl Reason {
             | Self::ResultsPreviewed { count }
             | Self::ParentsGuessed { count }
             | Self::ProjectionsUnknown { count }
+            | Self::ToolsChanged { count }
+            | Self::SummariesPlaced { count }
             | Self::LinesUnreadable { count }
             | Self::CallsLeftOut { count } => Some(*count),
         }

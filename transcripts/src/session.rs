@@ -11,11 +11,27 @@ use crate::fidelity::{Fidelity, Reason};
 use crate::message::{Message, Origin, Role};
 
 /// What wrote the recording.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceFormat {
     /// A Claude Code session file.
     ClaudeCode,
+    /// A Codex rollout.
+    Codex,
+    /// Requests or messages in the form of OpenAI chat completions.
+    OpenaiChat,
+    /// A SWE-agent trajectory.
+    SweAgent,
+    /// OpenHands events.
+    Openhands,
+    /// Requests or items of the OpenAI Responses API.
+    Responses,
+    /// Requests of the Anthropic Messages API.
+    Anthropic,
+    /// A saved session of CodeWhale or DeepSeek-TUI.
+    Codewhale,
+    /// A session store of helexa.
+    Helexa,
 }
 
 impl SourceFormat {
@@ -23,6 +39,14 @@ impl SourceFormat {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClaudeCode => "claude-code",
+            Self::Codex => "codex",
+            Self::OpenaiChat => "openai-chat",
+            Self::SweAgent => "swe-agent",
+            Self::Openhands => "openhands",
+            Self::Responses => "responses",
+            Self::Anthropic => "anthropic",
+            Self::Codewhale => "codewhale",
+            Self::Helexa => "helexa",
         }
     }
 }
@@ -108,6 +132,8 @@ pub enum IssueKind {
     UnknownBlock,
     /// The session is too large: later calls were left out.
     LeftOut,
+    /// A request without a recorded answer: it is no call.
+    NoCompletion,
 }
 
 /// One kind of issue, how often it was seen and where first.

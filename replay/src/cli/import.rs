@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use transcripts::canonical;
 use transcripts::import::{FormatChoice, Import, ImportOptions};
 use transcripts::inspect::inspect;
+use transcripts::session::SourceFormat;
 
 use crate::cli::inspect::sessions_table;
 use crate::cli::{Outcome, output};
@@ -33,6 +34,10 @@ pub enum Format {
     Auto,
     /// Claude Code session files
     ClaudeCode,
+    /// Codex rollouts
+    Codex,
+    /// OpenAI chat requests, message lists and runs; mini-swe-agent; OpenHands completions
+    OpenaiChat,
     /// Session files of `reprise import`
     Canonical,
 }
@@ -41,7 +46,9 @@ impl From<Format> for ImportOptions {
     fn from(format: Format) -> Self {
         let format = match format {
             Format::Auto => FormatChoice::Auto,
-            Format::ClaudeCode => FormatChoice::ClaudeCode,
+            Format::ClaudeCode => FormatChoice::Source(SourceFormat::ClaudeCode),
+            Format::Codex => FormatChoice::Source(SourceFormat::Codex),
+            Format::OpenaiChat => FormatChoice::Source(SourceFormat::OpenaiChat),
             Format::Canonical => FormatChoice::Canonical,
         };
         Self { format }

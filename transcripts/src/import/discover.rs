@@ -1,24 +1,20 @@
-//! Finds the files of an import, tells what each one is, and puts a session's files together. Knows names, folders and
-//! the first lines of a file; reads no session.
+//! Finds the files of an import, tells what each one is, and puts together those that are read together. Knows names
+//! and folders; reads no session.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::BufReader;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::claude_code::{self, AgentFile};
-use super::lines::{self, MAX_LINE_BYTES, WarningKind};
-use super::{FormatChoice, ImportedFile, Warning, stem};
-use crate::canonical;
+use super::claude_code::AgentFile;
+use super::detect::{self, Peek};
+use super::family::{self, Family, Main};
+use super::group::GroupFile;
+use super::{FormatChoice, ImportedFile, Warning, WarningKind, stem};
 use crate::error::TranscriptError;
+use crate::session::SourceFormat;
 
-/// Lines that are looked at to tell what a file is.
-const PEEK_LINES: u32 = 64;
-/// Bytes after which looking stops.
-const PEEK_BYTES: usize = 16 << 20;
+/// Endings of the files that are read in a folder.
+const ENDINGS: [&str; 4] = ["jsonl", "json", "traj", "ndjson"];
 
 /// One thing to import, and its place in the order of the paths.
 #[derive(Debug)]
@@ -34,22 +30,8 @@ pub(super) enum Source {
     Canonical(PathBuf),
     /// A Claude Code session with its sub-agents.
     ClaudeCode(Family),
-}
-
-/// The files of one Claude Code session.
-#[derive(Debug, Default)]
-pub(super) struct Family {
-    pub main: Option<PathBuf>,
-    pub agents: Vec<AgentPath>,
-    /// The session id that the first lines name.
-    pub session_id: Option<String>,
-}
-
-/// A sub-agent's file.
-#[derive(Debug)]
-pub(super) struct AgentPath {
-    pub path: PathBuf,
-    pub agent: AgentFile,
+    /// Files of another format that are read together, and a name for what has none of its own.
+    Group { format: SourceFormat, name: String, files: Vec<GroupFile> },
 }
 
 /// What was found.
@@ -67,84 +49,121 @@ struct Candidate {
     named: bool,
 }
 
-/// What the first lines of a file say.
-#[derive(Default)]
-struct Peek {
-    canonical: bool,
-    recognised: bool,
-    empty: bool,
-    session_id: Option<String>,
-    first_time: Option<String>,
-    /// Every line so far is of this sub-agent.
-    only_agent: Option<String>,
-}
+/// Files that are read together, by format and place.
+type Groups = BTreeMap<(SourceFormat, PathBuf), (usize, Vec<GroupFile>)>;
 
-/// A main Claude Code file.
-struct Main {
-    family: Family,
-    order: usize,
-    first_time: Option<String>,
-    bytes: u64,
+/// What the candidates have become so far.
+#[derive(Default)]
+struct Sorted {
+    found: Found,
+    mains: Vec<Main>,
+    agents: Vec<(usize, PathBuf, AgentFile, Option<String>)>,
+    groups: Groups,
 }
 
 /// Finds everything behind the paths.
 pub(super) fn discover(paths: &[&Path], format: FormatChoice) -> Result<Found, TranscriptError> {
     let mut candidates = candidates(paths)?;
     let mut seen: HashSet<PathBuf> = candidates.iter().map(|candidate| identity(&candidate.path)).collect();
-    let mut found = Found::default();
-    let mut mains: Vec<Main> = Vec::new();
-    let mut agents: Vec<(usize, PathBuf, AgentFile, Option<String>)> = Vec::new();
+    let mut sorted = Sorted::default();
     let mut at = 0;
     while at < candidates.len() {
         let Candidate { path, named } = &candidates[at];
         let (path, named, order) = (path.clone(), *named, at);
         at += 1;
-        let peek = peek(&path)?;
-        let canonical = match format {
-            FormatChoice::Auto => peek.canonical,
-            FormatChoice::Canonical => peek.canonical || named,
-            FormatChoice::ClaudeCode => false,
-        };
-        if canonical {
-            found.sources.push(Ordered { order, source: Source::Canonical(path) });
-            continue;
-        }
-        let is_jsonl = path.extension().is_some_and(|extension| extension == "jsonl");
-        let claude_code = match format {
-            FormatChoice::Auto => peek.recognised || (peek.empty && is_jsonl),
-            FormatChoice::ClaudeCode => named || is_jsonl,
-            FormatChoice::Canonical => false,
-        };
-        if !claude_code {
-            if named {
-                let got = describe(&peek);
-                return Err(TranscriptError::UnknownFormat { path: path.display().to_string(), got });
+        let peek = detect::peek(&path).map_err(|source| TranscriptError::io(&path, source))?;
+        match choose(&path, &peek, named, format) {
+            Choice::Canonical => {
+                sorted.found.sources.push(Ordered { order, source: Source::Canonical(path) });
             }
-            if is_jsonl {
-                found.skipped.push(skipped(&path, &peek));
-            }
-            continue;
-        }
-        let id = stem(&path).strip_prefix("agent-").map(str::to_owned).or(peek.only_agent);
-        if let Some(id) = id {
-            let description = description(&path);
-            agents.push((order, path, AgentFile { id, description }, peek.session_id));
-            continue;
-        }
-        let family = Family { main: Some(path), agents: Vec::new(), session_id: peek.session_id };
-        if named {
-            for companion in companions(&family) {
-                if seen.insert(identity(&companion)) {
-                    candidates.push(Candidate { path: companion, named: false });
+            Choice::Format(SourceFormat::ClaudeCode) => {
+                for companion in sorted.claude_code(path, peek, named, order) {
+                    if seen.insert(identity(&companion)) {
+                        candidates.push(Candidate { path: companion, named: false });
+                    }
                 }
             }
+            Choice::Format(format) => sorted.group(format, path, peek, order),
+            Choice::Unknown if named => {
+                let got = peek.describe();
+                return Err(TranscriptError::UnknownFormat { path: path.display().to_string(), got });
+            }
+            Choice::Unknown if !has_ending(&path, &["json"]) => {
+                sorted.found.skipped.push(skipped(&path, &peek));
+            }
+            Choice::Unknown => {}
         }
-        let bytes =
-            family.main.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |file| file.len());
-        mains.push(Main { family, order, first_time: peek.first_time, bytes });
     }
-    found.sources.extend(families(mains, agents));
-    Ok(found)
+    Ok(sorted.finish())
+}
+
+/// What a file is taken for.
+enum Choice {
+    Canonical,
+    Format(SourceFormat),
+    Unknown,
+}
+
+fn choose(path: &Path, peek: &Peek, named: bool, wanted: FormatChoice) -> Choice {
+    let is_jsonl = has_ending(path, &["jsonl"]);
+    match wanted {
+        FormatChoice::Auto | FormatChoice::Canonical if peek.canonical => Choice::Canonical,
+        FormatChoice::Canonical if named => Choice::Canonical,
+        FormatChoice::Canonical => Choice::Unknown,
+        FormatChoice::Auto => match peek.format {
+            Some(format) => Choice::Format(format),
+            None if peek.empty && is_jsonl => Choice::Format(SourceFormat::ClaudeCode),
+            None => Choice::Unknown,
+        },
+        FormatChoice::Source(SourceFormat::ClaudeCode) if named || is_jsonl => {
+            Choice::Format(SourceFormat::ClaudeCode)
+        }
+        FormatChoice::Source(format) if named || peek.format == Some(format) => Choice::Format(format),
+        FormatChoice::Source(_) => Choice::Unknown,
+    }
+}
+
+impl Sorted {
+    /// Takes a Claude Code file; gives the files that belong to one that was named itself.
+    fn claude_code(&mut self, path: PathBuf, peek: Peek, named: bool, order: usize) -> Vec<PathBuf> {
+        let id = stem(&path).strip_prefix("agent-").map(str::to_owned).or(peek.only_agent);
+        if let Some(id) = id {
+            let description = family::description(&path);
+            self.agents.push((order, path, AgentFile { id, description }, peek.session_id));
+            return Vec::new();
+        }
+        let bytes = fs::metadata(&path).map_or(0, |file| file.len());
+        let family = Family { main: Some(path), agents: Vec::new(), session_id: peek.session_id };
+        let companions = if named { family::companions(&family) } else { Vec::new() };
+        self.mains.push(Main { family, order, first_time: peek.first_time, bytes });
+        companions
+    }
+
+    /// Takes a file of another format. Request logs of one folder are read together, for a log may be a file a request;
+    /// so are all rollouts, for one may be the fork of another.
+    fn group(&mut self, format: SourceFormat, path: PathBuf, peek: Peek, order: usize) {
+        let folder = || path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let place = match format {
+            SourceFormat::Codex => PathBuf::new(),
+            SourceFormat::OpenaiChat | SourceFormat::Anthropic | SourceFormat::Responses => folder(),
+            _ => path.clone(),
+        };
+        let file = GroupFile { stem: plain_stem(&path), path, layout: peek.layout };
+        self.groups.entry((format, place)).or_insert((order, Vec::new())).1.push(file);
+    }
+
+    fn finish(mut self) -> Found {
+        self.found.sources.extend(family::families(self.mains, self.agents));
+        for ((format, place), (order, files)) in self.groups {
+            let name = match files.as_slice() {
+                [only] => only.stem.clone(),
+                _ => stem(&place),
+            };
+            let source = Source::Group { format, name, files };
+            self.found.sources.push(Ordered { order, source });
+        }
+        self.found
+    }
 }
 
 /// The files named and the files of the folders named, each once.
@@ -166,8 +185,8 @@ fn candidates(paths: &[&Path]) -> Result<Vec<Candidate>, TranscriptError> {
     Ok(candidates)
 }
 
-/// All `.jsonl` and `.json` files under a folder, in sorted order of their paths; symbolic links are not followed.
-fn walk(folder: &Path) -> Result<Vec<PathBuf>, TranscriptError> {
+/// All files under a folder that may be recordings, in sorted order of their paths; symbolic links are not followed.
+pub(super) fn walk(folder: &Path) -> Result<Vec<PathBuf>, TranscriptError> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -178,7 +197,7 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, TranscriptError> {
             let kind = entry.file_type().map_err(|source| TranscriptError::io(&path, source))?;
             if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_file() && path.extension().is_some_and(|ext| ext == "jsonl" || ext == "json") {
+            } else if kind.is_file() && has_ending(&path, &ENDINGS) {
                 files.push(path);
             }
         }
@@ -187,157 +206,21 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, TranscriptError> {
     Ok(files)
 }
 
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| endings.iter().any(|ending| extension == *ending))
+}
+
 fn identity(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-fn peek(path: &Path) -> Result<Peek, TranscriptError> {
-    let io = |source| TranscriptError::io(path, source);
-    let file = fs::File::open(path).map_err(io)?;
-    let mut peek = Peek { empty: true, ..Peek::default() };
-    let mut bytes = 0;
-    let mut agent: Option<Option<String>> = None;
-    lines::for_each_line(BufReader::new(file), MAX_LINE_BYTES, |number, line| {
-        let line = line.unwrap_or_default();
-        bytes += line.len();
-        peek.empty &= line.iter().all(|byte| byte.is_ascii_whitespace());
-        if number == 1 && canonical::looks_canonical(line) {
-            peek.canonical = true;
-            return ControlFlow::Break(());
-        }
-        for object in lines::parse_line(line).objects {
-            let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
-            peek.recognised |= claude_code::is_recognised(&object);
-            peek.session_id = peek.session_id.take().or_else(|| text("sessionId"));
-            peek.first_time = peek.first_time.take().or_else(|| text("timestamp"));
-            if object.contains_key("uuid") {
-                let sidechain = object.get("isSidechain").and_then(Value::as_bool).unwrap_or(false);
-                let this = text("agentId").filter(|_| sidechain);
-                agent = Some(
-                    agent
-                        .take()
-                        .map_or(this.clone(), |known| known.filter(|known| Some(known) == this.as_ref())),
-                );
-            }
-        }
-        match number >= PEEK_LINES || bytes >= PEEK_BYTES {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })
-    .map_err(io)?;
-    peek.only_agent = agent.flatten();
-    Ok(peek)
-}
-
-fn describe(peek: &Peek) -> String {
-    let got = if peek.empty { "an empty file" } else { "a file whose first lines are neither" };
-    got.to_owned()
+/// The file's name without folder and without the endings of recordings: `a.traj.json` is `a`.
+fn plain_stem(path: &Path) -> String {
+    let name = stem(path);
+    name.strip_suffix(".traj").map(str::to_owned).unwrap_or(name)
 }
 
 fn skipped(path: &Path, peek: &Peek) -> ImportedFile {
-    let warning = Warning { line: 0, kind: WarningKind::UnknownFormat, message: describe(peek) };
-    ImportedFile { path: path.display().to_string(), lines: 0, bad_lines: 0, warnings: vec![warning] }
-}
-
-/// `description` of the side file `agent-<id>.meta.json`.
-fn description(path: &Path) -> Option<String> {
-    let side = path.with_extension("meta.json");
-    if fs::metadata(&side).ok()?.len() > 1 << 20 {
-        return None;
-    }
-    let value: Value = serde_json::from_slice(&fs::read(side).ok()?).ok()?;
-    Some(value.get("description")?.as_str()?.trim().to_owned())
-}
-
-/// The folders that belong to a main file: `<its name>/` and `<its session id>/` beside it.
-fn folders(family: &Family) -> Vec<PathBuf> {
-    let Some(main) = family.main.as_deref() else { return Vec::new() };
-    let mut names = vec![stem(main)];
-    names.extend(
-        family.session_id.clone().filter(|id| *id != names[0] && !id.contains(['/', '\\']) && id != ".."),
-    );
-    names.into_iter().filter(|name| !name.is_empty()).map(|name| main.with_file_name(name)).collect()
-}
-
-/// Sub-agents' files of a main file that was named itself: `<session>/subagents/**/*.jsonl` and sibling
-/// `agent-*.jsonl` of the same session. A folder that cannot be listed has none.
-fn companions(family: &Family) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for folder in folders(family) {
-        let files = walk(&folder.join("subagents")).unwrap_or_default();
-        found.extend(
-            files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")),
-        );
-    }
-    let Some(main) = family.main.as_deref() else { return found };
-    let beside = main.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut siblings: Vec<PathBuf> = fs::read_dir(beside)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    siblings.sort();
-    found.extend(siblings.into_iter().filter(|path| {
-        let is_agent = stem(path).starts_with("agent-") && path.extension().is_some_and(|ext| ext == "jsonl");
-        is_agent
-            && peek(path).is_ok_and(|peek| peek.session_id.is_some() && peek.session_id == family.session_id)
-    }));
-    found
-}
-
-/// Gives each sub-agent's file to its main file; those without one form families of their own, by folder and session.
-fn families(
-    mut mains: Vec<Main>,
-    agents: Vec<(usize, PathBuf, AgentFile, Option<String>)>,
-) -> impl Iterator<Item = Ordered> {
-    let mut owners: HashMap<PathBuf, usize> = HashMap::new();
-    for (index, main) in mains.iter().enumerate() {
-        for folder in folders(&main.family) {
-            owners.entry(folder).or_insert(index);
-        }
-    }
-    let mut orphans: BTreeMap<PathBuf, Main> = BTreeMap::new();
-    for (order, path, agent, session_id) in agents {
-        let owner = session_folder(&path, session_id.as_deref());
-        let family = match owners.get(&owner) {
-            Some(&main) => &mut mains[main].family,
-            None => {
-                let new = || Main { family: Family::default(), order, first_time: None, bytes: 0 };
-                &mut orphans.entry(owner).or_insert_with(new).family
-            }
-        };
-        family.session_id = family.session_id.take().or(session_id);
-        family.agents.push(AgentPath { path, agent });
-    }
-    // Of sessions that share responses the earliest owns them; a copy that went on is longer than its source.
-    mains.sort_by(|a, b| {
-        let key = |main: &Main| (main.first_time.clone(), main.bytes, main.order);
-        key(a).cmp(&key(b))
-    });
-    mains
-        .into_iter()
-        .chain(orphans.into_values())
-        .map(|main| Ordered { order: main.order, source: Source::ClaudeCode(main.family) })
-}
-
-/// The folder a sub-agent's file says it belongs to: what holds its `subagents` folder, or its session's name beside
-/// it. That folder need not exist.
-fn session_folder(path: &Path, session_id: Option<&str>) -> PathBuf {
-    let above = path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "subagents"));
-    match above.and_then(Path::parent) {
-        Some(folder) => folder.to_path_buf(),
-        None => path.with_file_name(session_id.unwrap_or("")),
-    }
-}
-
-/// Ids of the tool calls whose full result was saved as `<session>/tool-results/<id>.txt`.
-pub(super) fn saved_results(family: &Family) -> Vec<String> {
-    let mut ids = Vec::new();
-    for folder in folders(family) {
-        let Ok(entries) = fs::read_dir(folder.join("tool-results")) else { continue };
-        let texts = entries.flatten().map(|entry| entry.path());
-        ids.extend(
-            texts.filter(|path| path.extension().is_some_and(|ext| ext == "txt")).map(|path| stem(&path)),
-        );
-    }
-    ids
+    let warning = Warning { line: 0, kind: WarningKind::UnknownFormat, message: peek.describe() };
+    ImportedFile { warnings: vec![warning], ..ImportedFile::new(path.display().to_string()) }
 }

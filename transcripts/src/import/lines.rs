@@ -37,6 +37,10 @@ pub enum WarningKind {
     NoCalls,
     /// The sessions of the file are larger than an import holds: later calls were left out.
     LeftOut,
+    /// Requests have no recorded answer: they are no calls.
+    NoCompletion,
+    /// The document is cut off or damaged: what stands before the damage is kept.
+    CutOff,
 }
 
 impl WarningKind {
@@ -44,7 +48,12 @@ impl WarningKind {
     pub const fn loses_data(self) -> bool {
         matches!(
             self,
-            Self::NotJson | Self::NotAnObject | Self::TooLong | Self::TrailingText | Self::BadMessage
+            Self::NotJson
+                | Self::NotAnObject
+                | Self::TooLong
+                | Self::TrailingText
+                | Self::BadMessage
+                | Self::CutOff
         )
     }
 }
@@ -106,9 +115,34 @@ pub(super) fn for_each_line(
     }
 }
 
+/// The values of one piece of text, and what was wrong with it.
+#[derive(Debug, Default)]
+pub(super) struct ParsedText {
+    pub values: Vec<Value>,
+    pub problems: Vec<Problem>,
+}
+
 /// Parses one line. A blank line gives neither objects nor problems.
 pub(super) fn parse_line(bytes: &[u8]) -> ParsedLine {
-    let mut line = ParsedLine::default();
+    let ParsedText { values, problems } = parse_text(bytes);
+    let mut line = ParsedLine { objects: Vec::new(), problems };
+    for value in values {
+        match value {
+            Value::Object(object) => line.objects.push(object),
+            other => line.problems.push(not_an_object(&other)),
+        }
+    }
+    line
+}
+
+/// The problem of a value that is no object where one must stand.
+pub(super) fn not_an_object(value: &Value) -> Problem {
+    Problem { kind: WarningKind::NotAnObject, message: format!("got {}", describe(value)) }
+}
+
+/// Parses all values of a piece of text.
+pub(super) fn parse_text(bytes: &[u8]) -> ParsedText {
+    let mut line = ParsedText::default();
     let trimmed = trim(bytes);
     if trimmed.is_empty() {
         if bytes.contains(&0) {
@@ -129,19 +163,13 @@ pub(super) fn parse_line(bytes: &[u8]) -> ParsedLine {
             (values, error) = (more, second);
         }
     }
-    let parsed = values.len();
-    for value in values {
-        match value {
-            Value::Object(object) => line.objects.push(object),
-            other => line.push_problem(WarningKind::NotAnObject, format!("got {}", describe(&other))),
-        }
-    }
+    line.values = values;
+    let objects = line.values.iter().filter(|value| value.is_object()).count();
     match error {
-        Some(error) if parsed == 0 => line.push_problem(WarningKind::NotJson, error),
+        Some(error) if line.values.is_empty() => line.push_problem(WarningKind::NotJson, error),
         Some(error) => line.push_problem(WarningKind::TrailingText, error),
-        None if line.objects.len() > 1 => {
-            let message = format!("{} objects on one line", line.objects.len());
-            line.push_problem(WarningKind::SeveralObjects, message);
+        None if objects > 1 => {
+            line.push_problem(WarningKind::SeveralObjects, format!("{objects} objects on one line"));
         }
         None => {}
     }
@@ -151,14 +179,14 @@ pub(super) fn parse_line(bytes: &[u8]) -> ParsedLine {
     line
 }
 
-impl ParsedLine {
+impl ParsedText {
     fn push_problem(&mut self, kind: WarningKind, message: impl Into<String>) {
         self.problems.push(Problem { kind, message: message.into() });
     }
 }
 
 /// Cuts off white space, NUL bytes and byte-order marks on both sides.
-fn trim(bytes: &[u8]) -> &[u8] {
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
     let Some(start) = bytes.iter().position(|byte| !blank(byte)) else { return &[] };
     let end = bytes.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
@@ -187,7 +215,7 @@ fn parse_values(bytes: &[u8]) -> (Vec<Value>, Option<String>) {
 
 /// The text with invalid UTF-8 and escaped lone surrogates as U+FFFD; borrowed when there are none. JavaScript writes
 /// a lone surrogate when it cuts a string inside a pair; neither UTF-8 nor a JSON parser of Unicode text accepts it.
-fn repair(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn repair(bytes: &[u8]) -> Cow<'_, [u8]> {
     let lossy = String::from_utf8_lossy(bytes);
     let source = lossy.as_bytes();
     let mut fixed = Vec::new();
@@ -228,7 +256,7 @@ fn escaped_unit(source: &[u8], at: usize) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok()
 }
 
-fn describe(value: &Value) -> &'static str {
+pub(super) fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,10 +1,26 @@
 //! Recordings to sessions: finds the files, tells the formats apart by content, and hands each to its importer. Knows
 //! formats by name only.
 
+mod chat;
 mod claude_code;
+mod codex;
+mod detect;
 mod discover;
+mod draft;
+mod exchange;
+mod family;
+mod group;
+mod image;
+mod items;
 mod lines;
+mod openai_chat;
+mod records;
+mod requests;
+mod salvage;
+mod stamp;
+mod tools;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,11 +28,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use self::claude_code::{AgentFile, FamilyFile, Taken};
-use self::discover::{Family, Source};
+use self::discover::Source;
+use self::family::Family;
+use self::group::{GroupFile, GroupImport};
 pub use self::lines::{MAX_LINE_BYTES, WarningKind};
 use crate::canonical;
 use crate::error::TranscriptError;
-use crate::session::Session;
+use crate::session::{Kind, Session, SourceFormat};
 
 /// What the input is taken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,8 +42,8 @@ pub enum FormatChoice {
     /// Told by the content of each file.
     #[default]
     Auto,
-    /// Claude Code session files.
-    ClaudeCode,
+    /// Recordings of one format. Of a folder, the files that look like it.
+    Source(SourceFormat),
     /// Session files of `reprise import`.
     Canonical,
 }
@@ -88,6 +106,7 @@ pub fn import<P: AsRef<Path>>(paths: &[P], options: &ImportOptions) -> Result<Im
         let part = match source.source {
             Source::Canonical(path) => import_canonical(&path, &mut taken)?,
             Source::ClaudeCode(family) => import_family(family, &mut taken)?,
+            Source::Group { format, name, files } => import_group(format, &name, files, &mut taken)?,
         };
         imported.push((order, part));
     }
@@ -137,8 +156,37 @@ fn import_canonical(path: &Path, taken: &mut Taken) -> Result<Import, Transcript
     Ok(Import { sessions: vec![session], files: vec![file] })
 }
 
+/// Ids that other sessions of the import have are numbered, and so are the links to them.
+fn import_group(
+    format: SourceFormat,
+    name: &str,
+    files: Vec<GroupFile>,
+    taken: &mut Taken,
+) -> Result<Import, TranscriptError> {
+    let imported = match format {
+        SourceFormat::Codex => codex::import(files),
+        SourceFormat::OpenaiChat => openai_chat::import(files, name),
+        _ => Ok(GroupImport::new(Vec::new(), Vec::new())),
+    };
+    let GroupImport { mut sessions, files } =
+        imported.map_err(|(path, source)| TranscriptError::Io { path, source })?;
+    let mut renamed: HashMap<String, String> = HashMap::new();
+    for session in &mut sessions {
+        let id = taken.unique(session.id.clone());
+        renamed.entry(std::mem::replace(&mut session.id, id.clone())).or_insert(id);
+    }
+    for session in &mut sessions {
+        if let Kind::Subagent { parent_session_id, .. } = &mut session.kind
+            && let Some(id) = renamed.get(parent_session_id)
+        {
+            id.clone_into(parent_session_id);
+        }
+    }
+    Ok(Import { sessions, files })
+}
+
 fn import_family(family: Family, taken: &mut Taken) -> Result<Import, TranscriptError> {
-    let saved_results = discover::saved_results(&family);
+    let saved_results = family::saved_results(&family);
     let mut files = Vec::new();
     let agents = family.agents.into_iter().map(|agent| (agent.path, Some(agent.agent)));
     for (path, agent) in family.main.into_iter().map(|main| (main, None)).chain(agents) {

@@ -10,7 +10,7 @@ use transcripts::import::{
     FormatChoice, Import, ImportOptions, MAX_LINE_BYTES, TextFile, WarningKind, import, import_texts,
 };
 use transcripts::message::Role;
-use transcripts::session::IssueKind;
+use transcripts::session::{IssueKind, SourceFormat};
 
 use crate::golden::fixtures;
 
@@ -26,12 +26,13 @@ fn a_file_of_no_known_format_is_an_error_only_when_it_was_named() {
     fs::write(folder.path().join("metadata.json"), "{}").unwrap();
     let error = auto(&path).unwrap_err();
     assert!(matches!(error, TranscriptError::UnknownFormat { .. }), "{error}");
-    assert!(error.to_string().contains("other.jsonl: expected a Claude Code session"), "{error}");
+    assert!(error.to_string().contains("other.jsonl: expected a recorded session"), "{error}");
     let found = auto(folder.path()).unwrap();
     assert_eq!(found.sessions.len(), 0);
     assert_eq!(found.files.len(), 1);
     assert_eq!(found.files[0].warnings[0].kind, WarningKind::UnknownFormat);
-    let forced = import(&[&path], &ImportOptions { format: FormatChoice::ClaudeCode }).unwrap();
+    let forced =
+        import(&[&path], &ImportOptions { format: FormatChoice::Source(SourceFormat::ClaudeCode) }).unwrap();
     assert_eq!((forced.files[0].lines, forced.files[0].bad_lines), (2, 1));
 }
 

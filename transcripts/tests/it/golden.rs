@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use transcripts::call::Call;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::message::{Message, Reasoning};
-use transcripts::session::{Kind, Session};
+use transcripts::session::{Kind, Session, SourceFormat};
 
 use crate::invariants;
 
@@ -57,6 +57,22 @@ fn call(session: &Session, index: usize, call: &Call) -> Value {
     })
 }
 
+/// Level and reasons. Three reasons hold for every Claude Code session.
+fn fidelity(session: &Session) -> Value {
+    let of_all = if session.format == SourceFormat::ClaudeCode { 3 } else { 0 };
+    let reasons = session.fidelity.reasons.iter().skip(of_all).map(|reason| format!("{reason:?}"));
+    json!([session.fidelity.level.as_str(), reasons.collect::<Vec<_>>()])
+}
+
+/// What only sessions of other formats have: what they are, and what their source holds besides messages.
+fn source(session: &Session) -> Value {
+    let tools: Vec<&Value> = session.tools.iter().map(|tool| &tool["function"]["name"]).collect();
+    let models = session.calls.iter().map(|call| call.model.as_deref());
+    let mut models: Vec<Option<&str>> = models.collect();
+    models.dedup();
+    json!([session.format.as_str(), session.source_version, session.started_at, tools, models])
+}
+
 fn session(session: &Session) -> Value {
     let parent = match &session.kind {
         Kind::Main => Value::Null,
@@ -68,16 +84,18 @@ fn session(session: &Session) -> Value {
         .issues
         .iter()
         .map(|issue| format!("{:?} x{} from line {}", issue.kind, issue.count, issue.first.line));
-    json!({
+    let mut shown = json!({
         "id": session.id,
         "parent": parent,
         "calls": session.calls.iter().enumerate().map(|(index, of)| call(session, index, of)).collect::<Vec<_>>(),
-        "fidelity": [session.fidelity.level.as_str(), session.fidelity.reasons.iter().skip(3).map(|reason| {
-            format!("{reason:?}")
-        }).collect::<Vec<_>>()],
+        "fidelity": fidelity(session),
         "issues": issues.collect::<Vec<_>>(),
         "unknown_lines": session.unknown_lines,
-    })
+    });
+    if session.format != SourceFormat::ClaudeCode {
+        shown["source"] = source(session);
+    }
+    shown
 }
 
 fn compact(import: &Import, root: &Path) -> Value {
@@ -97,20 +115,38 @@ fn compact(import: &Import, root: &Path) -> Value {
     })
 }
 
+/// Every input: files and folders of the Claude Code fixtures, and of one folder for each other format.
+pub fn inputs() -> Vec<PathBuf> {
+    let formats = fixtures().join("formats");
+    let mut folders = vec![fixtures()];
+    folders.extend(fs::read_dir(&formats).unwrap().map(|entry| entry.unwrap().path()));
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let mut inputs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let is_recording = |path: &Path| {
+        !name(path).ends_with(".golden.json")
+            && path
+                .extension()
+                .is_some_and(|ending| ["json", "jsonl", "traj"].iter().any(|known| ending == *known))
+    };
+    inputs.retain(|path| path != &formats && (path.is_dir() || is_recording(path)));
+    inputs.sort();
+    inputs
+}
+
 #[test]
 fn every_fixture_gives_its_golden() {
     let root = fixtures();
-    let mut inputs: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    inputs.retain(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "jsonl"));
-    inputs.sort();
-    assert!(inputs.len() >= 30, "fixtures are missing");
+    let inputs = inputs();
+    assert!(inputs.len() >= 40, "fixtures are missing");
     let mut wrong = Vec::new();
     for input in inputs {
         let import = import(&[&input], &ImportOptions::default()).unwrap();
         invariants::check(&import);
         let mut got = serde_json::to_string_pretty(&compact(&import, &root)).unwrap();
         got.push('\n');
-        let golden = input.with_extension("golden.json");
+        let stem = input.file_stem().unwrap().to_string_lossy().into_owned();
+        let golden = input.with_file_name(format!("{stem}.golden.json"));
         if std::env::var_os("UPDATE_GOLDEN").is_some_and(|set| set == "1") {
             fs::write(&golden, &got).unwrap();
         }

@@ -10,5 +10,6 @@ mod invariants;
 mod naive;
 mod properties;
 mod session;
+mod shared_formats;
 mod shared_set;
 mod structure;

@@ -104,6 +104,24 @@ fn joined(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// Every recording of the fixtures of other formats than Claude Code's.
+fn format_fixtures() -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![golden::fixtures().join("formats")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.to_string_lossy().ends_with(".golden.json") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -163,6 +181,37 @@ proptest! {
         }
         if let Ok(read) = canonical::parse(&text, "damaged") {
             prop_assert!(canonical::check(&read, "damaged").is_ok());
+        }
+    }
+
+    #[test]
+    fn damaged_fixtures_of_every_format_keep_the_invariants(
+        pick in any::<prop::sample::Index>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_usize..40), 1..6),
+    ) {
+        let fixtures = format_fixtures();
+        let fixture = pick.get(&fixtures);
+        let mut bytes = std::fs::read(fixture).unwrap();
+        for (at, byte, cut) in &damage {
+            let at = at.index(bytes.len().max(1)).min(bytes.len());
+            match byte % 4 {
+                // A byte is another one, some are lost, some come again, or the file ends.
+                0 => drop(bytes.splice(at..(at + 1).min(bytes.len()), [*byte])),
+                1 => drop(bytes.drain(at..(at + cut).min(bytes.len()))),
+                2 => {
+                    let again: Vec<u8> = bytes[at..(at + cut).min(bytes.len())].to_vec();
+                    drop(bytes.splice(at..at, again));
+                }
+                _ if *cut == 0 => bytes.truncate(at),
+                _ => {}
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(fixture.file_name().unwrap());
+        std::fs::write(&path, &bytes).unwrap();
+        invariants::check(&import(&[folder.path()], &ImportOptions::default()).unwrap());
+        if let Ok(import) = import(&[&path], &ImportOptions::default()) {
+            invariants::check(&import);
         }
     }
 

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::image;
 use super::names::{Name, Names};
+use crate::import::image;
 use crate::message::{Part, ToolCall};
 
 /// One content block.

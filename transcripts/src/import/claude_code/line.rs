@@ -3,21 +3,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::attachment;
 use super::content::{self, Block, take_string};
 use super::names::{Name, Names};
 use crate::call::Usage;
+use crate::import::stamp::Stamp;
 use crate::message::Origin;
-
-/// When a line was written.
-#[derive(Clone, Debug)]
-pub(super) struct Stamp {
-    pub text: Box<str>,
-    pub ms: i64,
-}
 
 /// A node of the tree.
 #[derive(Debug)]
@@ -230,15 +223,10 @@ fn envelope(object: &Map<String, Value>, at: Origin, names: &mut Names, body: Bo
         agent,
         sidechain: object.get("isSidechain").and_then(Value::as_bool).unwrap_or(false),
         session,
-        time: object.get("timestamp").and_then(Value::as_str).and_then(stamp),
+        time: object.get("timestamp").and_then(Value::as_str).and_then(Stamp::parse),
         result_of_agent,
         body,
     }
-}
-
-fn stamp(text: &str) -> Option<Stamp> {
-    let time: Timestamp = text.parse().ok()?;
-    Some(Stamp { text: text.into(), ms: time.as_millisecond() })
 }
 
 fn user(mut object: Map<String, Value>, at: Origin, names: &mut Names, unknown: &mut u64) -> Entry {

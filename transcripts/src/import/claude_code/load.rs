@@ -7,13 +7,10 @@ use std::ops::ControlFlow;
 
 use super::line::{self, AgentCopy, Body, Entry, Line};
 use super::names::{Name, Names};
-use crate::import::lines::{self, MAX_LINE_BYTES, WarningKind};
-use crate::import::{ImportedFile, Warning};
+use crate::import::ImportedFile;
+use crate::import::lines::{self, MAX_LINE_BYTES, Problem, WarningKind};
 use crate::message::Origin;
 use crate::session::IssueKind;
-
-/// The most warnings that are kept for one file; the rest is counted in `bad_lines` only.
-const MAX_WARNINGS_PER_FILE: usize = 1000;
 
 /// What is noted about a place while reading or rebuilding.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +54,7 @@ impl Loaded {
     pub fn read(&mut self, reader: impl BufRead, path: String, agent: Option<&str>) -> std::io::Result<()> {
         let file = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         let agent = agent.map(|agent| self.names.intern(agent));
-        let mut report = ImportedFile { path, lines: 0, bad_lines: 0, warnings: Vec::new() };
+        let mut report = ImportedFile::new(path);
         self.versions.push(Vec::new());
         let lines = lines::for_each_line(reader, MAX_LINE_BYTES, |number, bytes| {
             let at = Origin { file, line: number };
@@ -65,7 +62,7 @@ impl Loaded {
                 Some(bytes) => self.take_line(bytes, at, agent, &mut report),
                 None => {
                     let message = format!("longer than {MAX_LINE_BYTES} bytes");
-                    note_bad(&mut report, number, [(WarningKind::TooLong, message)]);
+                    report.note(number, [Problem { kind: WarningKind::TooLong, message }]);
                 }
             }
             ControlFlow::Continue(())
@@ -77,8 +74,7 @@ impl Loaded {
 
     fn take_line(&mut self, bytes: &[u8], at: Origin, agent: Option<Name>, report: &mut ImportedFile) {
         let parsed = lines::parse_line(bytes);
-        let mut problems: Vec<(WarningKind, String)> =
-            parsed.problems.into_iter().map(|problem| (problem.kind, problem.message)).collect();
+        let mut problems = parsed.problems;
         for object in parsed.objects {
             let parsed = line::parse(object, at, &mut self.names);
             for _ in 0..parsed.unknown_blocks {
@@ -91,10 +87,10 @@ impl Loaded {
                 versions.push(version);
             }
             if let Some(problem) = self.take_entry(parsed.entry, agent) {
-                problems.push((WarningKind::BadMessage, problem));
+                problems.push(Problem { kind: WarningKind::BadMessage, message: problem });
             }
         }
-        note_bad(report, at.line, problems);
+        report.note(at.line, problems);
     }
 
     fn take_entry(&mut self, entry: Entry, agent: Option<Name>) -> Option<String> {
@@ -223,16 +219,4 @@ impl Loaded {
             *self.unknown_lines.entry(kind).or_default() += 1;
         }
     }
-}
-
-/// Writes the problems of one line into its file's report; a line that lost something counts once.
-fn note_bad(report: &mut ImportedFile, line: u32, problems: impl IntoIterator<Item = (WarningKind, String)>) {
-    let mut lost = false;
-    for (kind, message) in problems {
-        lost |= kind.loses_data();
-        if report.warnings.len() < MAX_WARNINGS_PER_FILE {
-            report.warnings.push(Warning { line: u64::from(line), kind, message });
-        }
-    }
-    report.bad_lines += u64::from(lost);
 }

@@ -10,7 +10,7 @@ mod attachment;
 mod chain;
 mod content;
 mod groups;
-mod image;
+
 mod line;
 mod links;
 mod load;

@@ -20,6 +20,15 @@ pub(super) fn placeholder(block: &Map<String, Value>) -> Part {
     Part::Image { media_type, digest: digest.to_hex().to_string(), bytes_len }
 }
 
+/// The placeholder for a chat API's image: a `data:` URL with the bytes in it, or a URL alone.
+pub(super) fn from_url(url: &str) -> Part {
+    let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
+    let (media_type, data) = inline.unwrap_or(("application/octet-stream", url));
+    let decoded = inline.and_then(|(_, data)| digest_base64(data.as_bytes()));
+    let (digest, bytes_len) = decoded.unwrap_or_else(|| (blake3::hash(data.as_bytes()), data.len() as u64));
+    Part::Image { media_type: media_type.to_owned(), digest: digest.to_hex().to_string(), bytes_len }
+}
+
 /// Digest and size of the bytes behind standard base64 (RFC 4648 section 4; padding optional, line breaks allowed),
 /// decoded in passing so that a large image is never held twice. `None` when the text is not base64.
 fn digest_base64(text: &[u8]) -> Option<(blake3::Hash, u64)> {
@@ -87,6 +96,18 @@ mod tests {
     fn more_than_one_buffer_is_one_digest() {
         let (_, digest, length) = shown(json!({"type": "base64", "data": "AAAA".repeat(5000)}));
         assert_eq!((digest, length), (blake3::hash(&[0; 15_000]).to_hex().to_string(), 15_000));
+    }
+
+    #[test]
+    fn a_data_url_is_measured_decoded_and_any_other_as_text() {
+        let Part::Image { media_type, bytes_len, .. } = from_url("data:image/png;base64,Zm9v") else {
+            panic!("an image gave text");
+        };
+        assert_eq!((media_type.as_str(), bytes_len), ("image/png", 3));
+        let Part::Image { bytes_len, .. } = from_url("https://example.org/a.png") else {
+            panic!("an image gave text");
+        };
+        assert_eq!(bytes_len, 25);
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! What a file is, told by its first values. Knows the importers by the one question each answers; reads no session.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::exchange::Exchange;
+use super::records::{self, Layout};
+use super::{claude_code, codex, openai_chat};
+use crate::canonical;
+use crate::session::SourceFormat;
+
+/// Values that are looked at to tell what a file is.
+const PEEK_VALUES: u32 = 64;
+/// Lines after which looking stops.
+const PEEK_LINES: u32 = 256;
+
+/// What the first values of a file say.
+#[derive(Debug)]
+pub(super) struct Peek {
+    pub canonical: bool,
+    pub format: Option<SourceFormat>,
+    pub layout: Layout,
+    pub empty: bool,
+    pub session_id: Option<String>,
+    pub first_time: Option<String>,
+    /// Every line so far is of this sub-agent.
+    pub only_agent: Option<String>,
+}
+
+impl Peek {
+    /// What a person is told a file is that no importer reads.
+    pub fn describe(&self) -> String {
+        let got = if self.empty { "an empty file" } else { "a file whose first values are neither" };
+        got.to_owned()
+    }
+}
+
+/// Looks at the first values of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn peek(path: &Path) -> io::Result<Peek> {
+    let mut head = Vec::new();
+    File::open(path)?.take(4096).read_to_end(&mut head)?;
+    let mut peek = Peek {
+        canonical: canonical::looks_canonical(&head),
+        format: None,
+        layout: Layout::Lines,
+        empty: head.len() < 4096 && head.iter().all(u8::is_ascii_whitespace),
+        session_id: None,
+        first_time: None,
+        only_agent: None,
+    };
+    if peek.canonical || peek.empty {
+        return Ok(peek);
+    }
+    peek.layout = records::layout(path)?;
+    let mut values = 0;
+    let mut agent: Option<Option<String>> = None;
+    records::read(path, peek.layout, |record, _| {
+        values += 1;
+        peek.format = peek.format.or_else(|| format_of(&record.value));
+        if let Value::Object(object) = &record.value {
+            peek.claude_code_names(object, &mut agent);
+        }
+        let done = match peek.format {
+            None | Some(SourceFormat::ClaudeCode) => values >= PEEK_VALUES || record.line >= PEEK_LINES,
+            Some(_) => true,
+        };
+        if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    peek.only_agent = agent.flatten();
+    Ok(peek)
+}
+
+impl Peek {
+    /// Notes what a line of a Claude Code file says of its session, its time and its agent.
+    fn claude_code_names(&mut self, object: &Map<String, Value>, agent: &mut Option<Option<String>>) {
+        let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+        self.session_id = self.session_id.take().or_else(|| text("sessionId"));
+        self.first_time = self.first_time.take().or_else(|| text("timestamp"));
+        if object.contains_key("uuid") {
+            let sidechain = object.get("isSidechain").and_then(Value::as_bool).unwrap_or(false);
+            let this = text("agentId").filter(|_| sidechain);
+            *agent = Some(match agent.take() {
+                None => this,
+                Some(known) => known.filter(|known| Some(known) == this.as_ref()),
+            });
+        }
+    }
+}
+
+/// Which importer reads a value.
+pub(super) fn format_of(value: &Value) -> Option<SourceFormat> {
+    if let Value::Array(items) = value
+        && let Some(format) = items.iter().take(16).find_map(of_object)
+    {
+        return Some(format);
+    }
+    of_object(value).or_else(|| openai_chat::is_recognised(value).then_some(SourceFormat::OpenaiChat))
+}
+
+fn of_object(value: &Value) -> Option<SourceFormat> {
+    let object = value.as_object()?;
+    if claude_code::is_recognised(object) {
+        return Some(SourceFormat::ClaudeCode);
+    }
+    if codex::is_recognised(object) {
+        return Some(SourceFormat::Codex);
+    }
+    Exchange::of(value.clone()).and_then(|exchange| exchange.format())
+}
