@@ -115,16 +115,8 @@ struct WarpTile {
 
     DEVICE void store(const Outputs& y, int first_token, int first_row) const {
         const int lane = threadIdx.x % 32;
-        const bool aligned = y.aligned();
 #pragma unroll
-        for (int i = 0; i < M / 16; i++) {
-#pragma unroll
-            for (int j = 0; j < N / 8; j++) {
-                const int token = first_token + 16 * i + lane / 4, row = first_row + 8 * j + lane % 4 * 2;
-                y.pair(token, row, sums[i][j][0], sums[i][j][1], aligned);
-                y.pair(token + 8, row, sums[i][j][2], sums[i][j][3], aligned);
-            }
-        }
+        for (int i = 0; i < M / 16; i++) y.put(first_token + 16 * i + lane / 4, first_row + lane % 4 * 2, sums[i]);
     }
 };
 

@@ -82,7 +82,7 @@ DEVICE void gemv(const uint8_t* __restrict__ w, const bf16* __restrict__ x, floa
         }
     };
     // The first weights travel while x is put in order.
-    if (part < n_groups) read(part);
+    read(part);
     for (int i = threadIdx.x; i < n_groups * (GROUP / 8); i += WARPS * LANES) {
         const int group = i / (GROUP / 8), chunk = i / LANES % 4, of_lane = i % LANES;
         chunks[i] =
@@ -95,7 +95,8 @@ DEVICE void gemv(const uint8_t* __restrict__ w, const bf16* __restrict__ x, floa
         Strip<Format> now[ROWS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++) now[r] = next[r];
-        if (group + split < n_groups) read(group + split);
+        // Beyond the last group nothing is loaded.
+        read(group + split);
         float xs[STRIP], sum_x = 0.0f;
         unpack_x(chunks + group * (GROUP / 8) + lane, xs);
         if (Strip<Format>::HAS_MIN) {

@@ -10,8 +10,8 @@
 // Source:   the PTX ISA as named in hopper.cuh; CUTLASS, include/cutlass/gemm/collective/
 //           sm90_mma_tma_gmma_ss_warpspecialized.hpp, for the order of waits and releases
 //
-// No registers are moved between warps (setmaxnreg): 65536 / 288 leaves 224 to each thread, and the sums of the larger
-// tile take 128.
+// No registers are moved between warps (setmaxnreg): with nine warps the compiler has 168 to give to each thread, and the
+// sums of the larger tile take 128.
 #include "hopper.cuh"
 #include "outputs.cuh"
 
@@ -66,14 +66,7 @@ DEVICE void consume(Shared<N, STAGES>& shared, const Outputs& y, int n_tiles) {
     }
     wgmma_wait<0>();
     wgmma_settle(sums);
-    const int token = blockIdx.x * M + 16 * warp + lane / 4;
-    const bool aligned = y.aligned();
-#pragma unroll
-    for (int j = 0; j < N / 8; j++) {
-        const int row = blockIdx.y * N + 8 * j + lane % 4 * 2;
-        y.pair(token, row, sums[j][0], sums[j][1], aligned);
-        y.pair(token + 8, row, sums[j][2], sums[j][3], aligned);
-    }
+    y.put(blockIdx.x * M + 16 * warp + lane / 4, blockIdx.y * N + lane % 4 * 2, sums);
 }
 
 template <int N, int STAGES>

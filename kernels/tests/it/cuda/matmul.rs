@@ -147,7 +147,7 @@ fn several_tokens_agree_with_the_specification_for_every_format() {
     for dtype in DType::ALL {
         for (n, rows, about) in [(2, 1, 32), (7, 33, 96), (64, 70, 200), (65, 64, 160), (130, 67, 72)] {
             for epilogue in [Epilogue::Store, Epilogue::Add] {
-                // Part of a wider y, its rows an odd number of elements apart.
+                // Part of a wider y, its rows an even number of elements apart: whole tiles are stored in pairs.
                 let case = Case::new(dtype, n, rows, cols(dtype, about));
                 Case { epilogue, ldy: rows + 2 - rows % 2, ..case }.check(By::Door, &devices());
             }

@@ -44,8 +44,10 @@ impl Algorithm {
             reduction: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME)?,
             swizzle: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING)?,
             custom: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION)?,
-            inner_shape: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID)?,
-            cluster_shape: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID)?,
+            // Younger than the others: 0, undefined, where an algorithm does not know them.
+            inner_shape: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID).unwrap_or_default(),
+            cluster_shape: setting(&raw, Attribute::CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID)
+                .unwrap_or_default(),
             workspace_bytes: answer.workspaceSize,
         })
     }
