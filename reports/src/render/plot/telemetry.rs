@@ -186,14 +186,12 @@ impl Background {
 }
 
 pub(super) fn draw<DB: DrawingBackend>(report: &Report, canvas: &Canvas<DB>) -> Drawn {
-    let top = heading(
-        canvas,
-        "Telemetry of the run",
-        "by seconds since the run started; tint: arm of the call in flight, white line: a call begins",
-    )?;
-    let top = legend(canvas, top, &entries(report))? + 4.0;
     let time = Time { left: MARGIN + 48.0, right: canvas.size.0 - MARGIN, span_s: span_s(report) };
     let background = Background::of(report, time);
+    let lines = if background.begins.is_empty() { "" } else { ", white line: a call begins" };
+    let subtitle = format!("by seconds since the run started; tint: arm of the call in flight{lines}");
+    let top = heading(canvas, "Telemetry of the run", &subtitle)?;
+    let top = legend(canvas, top, &entries(report))? + 4.0;
     let panels = present(report);
     for (position, panel) in panels.iter().enumerate() {
         let panel_top = top + PANEL * position as f64;
