@@ -19,11 +19,14 @@ mod emulation {
 
     use std::fmt::Write;
     use std::fs;
+    use std::hash::{DefaultHasher, Hash, Hasher};
     use std::path::{Path, PathBuf};
 
     /// First lines of a `.cu` or `.cuh` that only has a meaning on one architecture say so with these words.
     const HOPPER_ONLY: &str = "// sm_90a only";
+    const OPS: &str = "src/ops";
     const HEADERS: &str = "src/device/cuda";
+    const EMULATOR: &str = "emu";
 
     /// An entry point: its name and the largest block it is compiled for, as the source spells it.
     struct Entry {
@@ -31,22 +34,52 @@ mod emulation {
         max_threads: String,
     }
 
+    /// A kernel file as a translation unit of its own.
+    struct Unit {
+        /// The path below the crate as an identifier.
+        id: String,
+        n_entries: usize,
+        /// C++ that includes the kernel file.
+        text: String,
+        /// Of everything its object depends on.
+        fingerprint: u64,
+    }
+
     pub fn build() {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo names OUT_DIR"));
-        for watched in ["emu", "src/ops", HEADERS] {
+        for watched in [EMULATOR, OPS, HEADERS] {
             println!("cargo:rerun-if-changed={watched}");
         }
+        // Set by emu/asan.sh.
+        println!("cargo:rustc-check-cfg=cfg(sanitized)");
+        let mut build = compiler(&root);
+        let units = units(&root, &build);
+        compile(&mut build, &units, &out);
+        let sources = out.join("sources.cpp");
+        write(&sources, &table_of(&units));
+        build.file(sources).file(root.join("emu/machine.cpp")).file(root.join("emu/registry.cpp"));
+        build.compile("reprise_emulation");
+    }
+
+    /// Every kernel file that runs here and has entry points.
+    fn units(root: &Path, build: &cc::Build) -> Vec<Unit> {
         let headers: Vec<_> =
             files_below(&root.join(HEADERS), "cuh").into_iter().filter(|path| runs_here(path)).collect();
-        let mut sources = files_below(&root.join("src/ops"), "cu");
-        sources.extend(files_below(&root.join("emu/tests"), "cu"));
+        let mut shared = DefaultHasher::new();
+        format!("{:?}", build.get_compiler().args()).hash(&mut shared);
+        for included in [files_below(&root.join(OPS), "cuh"), files_below(&root.join(EMULATOR), "h")].concat()
+        {
+            read(&included).hash(&mut shared);
+        }
+        headers.iter().for_each(|header| read(header).hash(&mut shared));
 
-        let mut build = compiler(&root);
         let mut names: Vec<String> = Vec::new();
-        let (mut declarations, mut table) = (String::new(), String::new());
-        for source in sources.iter().filter(|path| runs_here(path)) {
-            let entries = entries_of(source);
+        let mut units = Vec::new();
+        for source in
+            [files_below(&root.join(OPS), "cu"), files_below(&root.join("emu/tests"), "cu")].concat()
+        {
+            let entries = if runs_here(&source) { entries_of(&source) } else { Vec::new() };
             if entries.is_empty() {
                 continue;
             }
@@ -54,23 +87,43 @@ mod emulation {
                 assert!(!names.contains(&entry.name), "{}: a second kernel {}", source.display(), entry.name);
                 names.push(entry.name.clone());
             }
-            let id = source.strip_prefix(&root).expect("below the crate").to_string_lossy();
+            let id = source.strip_prefix(root).expect("below the crate").to_string_lossy();
             let id: String = id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-            let unit = out.join(format!("{id}.cpp"));
-            write_if_new(&unit, &unit_of(source, &id, &entries, &headers));
-            build.file(unit);
-            writeln!(declarations, "extern const Kernel {id}[];").expect("a string takes text");
-            writeln!(table, "    {{{id}, {}}},", entries.len()).expect("a string takes text");
+            let text = text_of(&source, &id, &entries, &headers);
+            let mut fingerprint = shared.clone();
+            (&text, read(&source)).hash(&mut fingerprint);
+            units.push(Unit { id, n_entries: entries.len(), text, fingerprint: fingerprint.finish() });
         }
-        let registry = format!(
-            "#include \"registry.h\"\nnamespace emu {{\n{declarations}extern const Source SOURCES[] = {{\n{table}}};\n\
+        units
+    }
+
+    /// Compiles the units whose object is not there yet in this form, and adds all objects to the library.
+    fn compile(build: &mut cc::Build, units: &[Unit], out: &Path) {
+        let object = |unit: &Unit| out.join(format!("{}-{:016x}.o", unit.id, unit.fingerprint));
+        let stale: Vec<&Unit> = units.iter().filter(|unit| !object(unit).exists()).collect();
+        let mut fresh = build.clone();
+        for unit in &stale {
+            let path = out.join(format!("{}.cpp", unit.id));
+            write(&path, &unit.text);
+            fresh.file(path);
+        }
+        for (compiled, unit) in fresh.compile_intermediates().iter().zip(&stale) {
+            fs::rename(compiled, object(unit)).unwrap_or_else(|e| panic!("{}: {e}", compiled.display()));
+        }
+        build.objects(units.iter().map(object));
+    }
+
+    /// The list of all units for the registry.
+    fn table_of(units: &[Unit]) -> String {
+        let (mut declarations, mut rows) = (String::new(), String::new());
+        for Unit { id, n_entries, .. } in units {
+            writeln!(declarations, "extern const Kernel {id}[];").expect("a string takes text");
+            writeln!(rows, "    {{{id}, {n_entries}}},").expect("a string takes text");
+        }
+        format!(
+            "#include \"registry.h\"\nnamespace emu {{\n{declarations}extern const Source SOURCES[] = {{\n{rows}}};\n\
              extern const size_t N_SOURCES = sizeof SOURCES / sizeof *SOURCES;\n}}  // namespace emu\n"
-        );
-        let sources = out.join("sources.cpp");
-        write_if_new(&sources, &registry);
-        build.file(sources);
-        build.file(root.join("emu/machine.cpp")).file(root.join("emu/registry.cpp"));
-        build.compile("reprise_emulation");
+        )
     }
 
     /// C++17 as the kernels need it. Fused multiplication and vectors only where the building machine has them.
@@ -90,9 +143,9 @@ mod emulation {
         build
     }
 
-    /// One kernel file as a translation unit of its own. The headers come first, outside of the unnamed namespace that
-    /// keeps the file's names apart from those of other kernels.
-    fn unit_of(source: &Path, id: &str, entries: &[Entry], headers: &[PathBuf]) -> String {
+    /// One kernel file as C++. The headers come first, outside of the unnamed namespace that keeps the file's names
+    /// apart from those of other kernels.
+    fn text_of(source: &Path, id: &str, entries: &[Entry], headers: &[PathBuf]) -> String {
         let mut unit = String::from("#include \"registry.h\"\n");
         for header in headers {
             writeln!(unit, "#include \"{}\"", header.display()).expect("a string takes text");
@@ -146,11 +199,7 @@ mod emulation {
         fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
-    /// Leaves a file alone that already says this.
-    fn write_if_new(path: &Path, text: &str) {
-        if fs::read_to_string(path).is_ok_and(|old| old == text) {
-            return;
-        }
+    fn write(path: &Path, text: &str) {
         fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 }

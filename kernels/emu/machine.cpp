@@ -17,6 +17,9 @@
 #include <memory>
 #include <string>
 
+// Marks that only a build under the address sanitizer takes notice of.
+#include <sanitizer/asan_interface.h>
+
 #include "fiber.h"
 
 __thread uint3 blockIdx;
@@ -81,6 +84,7 @@ public:
 private:
     static void thread_main();
     void resize(unsigned n_threads, size_t shared_bytes);
+    void prepare_fibers();
     void run_block(const Launch& launch);
     void order_warps();
     unsigned next_lane(uint32_t ready) const;
@@ -142,6 +146,7 @@ void Machine::resize(unsigned n_threads, size_t shared_bytes) {
         n_stacks_ = n_threads;
         // A thread that overruns its stack faults instead of writing into its neighbour's.
         for (unsigned i = 0; i < n_threads; i++) mprotect(stacks_ + i * STACK_BYTES, PAGE_BYTES, PROT_NONE);
+        prepare_fibers();
     }
     if (!shared_ || shared_bytes + GUARD_BYTES > shared_capacity_) {
         std::free(shared_);
@@ -151,8 +156,18 @@ void Machine::resize(unsigned n_threads, size_t shared_bytes) {
     }
 }
 
+void Machine::prepare_fibers() {
+    ASAN_UNPOISON_MEMORY_REGION(stacks_, n_stacks_ * STACK_BYTES);
+    for (unsigned i = 0; i < n_stacks_; i++) {
+        const size_t bytes = STACK_BYTES - i % WARP * STAGGER_BYTES;
+        fibers_[i].prepare(stacks_ + i * STACK_BYTES, bytes, thread_main);
+    }
+}
+
 const char* Machine::run(const Launch& launch) {
     launch_ = launch;
+    // The fibers of a failed launch stand somewhere in its kernel.
+    if (failed_) prepare_fibers();
     resize(launch.threads, launch.shared_bytes);
     scheduler_.adopt_own_stack();
     random_ = launch.seed;
@@ -179,6 +194,7 @@ const char* Machine::run(const Launch& launch) {
 void Machine::run_block(const Launch& launch) {
     std::memset(shared_, POISON, launch.shared_bytes);
     std::memset(shared_ + launch.shared_bytes, GUARD, GUARD_BYTES);
+    ASAN_POISON_MEMORY_REGION(shared_ + launch.shared_bytes, GUARD_BYTES);
     for (unsigned i = 0; i < n_threads_; i++) {
         Thread& thread = threads_[i];
         thread.index = {i, 0, 0};
@@ -186,8 +202,6 @@ void Machine::run_block(const Launch& launch) {
         thread.wait = Wait::none;
         thread.queue.copies.clear();
         thread.queue.groups.clear();
-        unsigned char* stack = stacks_ + i * STACK_BYTES;
-        fibers_[i].prepare(stack, STACK_BYTES - i % WARP * STAGGER_BYTES, thread_main);
     }
     for (Warp& warp : warps_) {
         warp.ready = ~0u;
@@ -211,6 +225,7 @@ void Machine::run_block(const Launch& launch) {
         }
         if (!ran) report_deadlock();
     }
+    ASAN_UNPOISON_MEMORY_REGION(shared_ + launch.shared_bytes, GUARD_BYTES);
     if (!failed_) check_guard();
 }
 
@@ -241,11 +256,13 @@ void Machine::suspend() {
 
 void Machine::leave_for_scheduler() { fibers_[current->number].switch_to(scheduler_); }
 
+// A fiber lives on between blocks and launches: it is resumed for the next block where it waited at the end of the last.
 void Machine::thread_main() {
     Fiber::arrived(nullptr);
-    machine->launch_.entry(machine->launch_.arguments);
-    machine->thread_returned();
-    std::abort();
+    for (;;) {
+        machine->launch_.entry(machine->launch_.arguments);
+        machine->thread_returned();
+    }
 }
 
 void Machine::thread_returned() {
