@@ -42,6 +42,8 @@ pub enum Reason {
     ToolsSupplied,
     /// Requests were rebuilt from a log of messages; blocks the client adds at send time are not in it.
     RebuiltFromLog,
+    /// The log is unprocessed: the agent elided old messages from what it sent.
+    HistoryUnprocessed,
     /// Tool-call arguments were recorded parsed: their original bytes are lost.
     ArgumentsReserialised {
         /// Tool calls.
@@ -102,6 +104,31 @@ pub enum Reason {
         /// Compactions.
         count: u64,
     },
+    /// Requests continue an answer that is not in the log: what stands before them is missing.
+    PastMissing {
+        /// Requests.
+        count: u64,
+    },
+    /// Tool results were recorded as data and are rendered as text by us.
+    ResultsRendered {
+        /// Tool results.
+        count: u64,
+    },
+    /// Large tool results were saved as receipts: what was sent live is gone.
+    ReceiptsKept {
+        /// Tool results.
+        count: u64,
+    },
+    /// The client sends these tool results shortened or as references; they stand as they were saved.
+    ProjectionsNotApplied {
+        /// Tool results.
+        count: u64,
+    },
+    /// The client dropped its oldest messages when it saved the session.
+    HistoryDropped {
+        /// Messages.
+        count: u64,
+    },
     /// Lines could not be read and were skipped.
     LinesUnreadable {
         /// Lines.
@@ -128,12 +155,18 @@ impl Reason {
             | Self::ResultsCleared { .. }
             | Self::ResultsReplaced { .. }
             | Self::Compacted { .. } => Level::Rebuilt,
-            Self::AttachmentsRendered { .. }
+            Self::HistoryUnprocessed
+            | Self::AttachmentsRendered { .. }
             | Self::ResultsPreviewed { .. }
             | Self::ParentsGuessed { .. }
             | Self::ProjectionsUnknown { .. }
             | Self::ToolsChanged { .. }
             | Self::SummariesPlaced { .. }
+            | Self::PastMissing { .. }
+            | Self::ResultsRendered { .. }
+            | Self::ReceiptsKept { .. }
+            | Self::ProjectionsNotApplied { .. }
+            | Self::HistoryDropped { .. }
             | Self::LinesUnreadable { .. }
             | Self::CallsLeftOut { .. } => Level::Approximate,
         }
@@ -154,6 +187,9 @@ impl fmt::Display for Reason {
             Self::RebuiltFromLog => f.write_str(
                 "requests are rebuilt from the message log; reminders added at send time are not in it",
             ),
+            Self::HistoryUnprocessed => {
+                f.write_str("the log is unprocessed; the agent elided old messages from what it sent")
+            }
             Self::ArgumentsReserialised { count } => {
                 write!(
                     f,
@@ -191,6 +227,22 @@ impl fmt::Display for Reason {
                     f,
                     "after {count} compactions the person's messages and the summary stand for what was sent"
                 )
+            }
+            Self::PastMissing { count } => {
+                write!(f, "{count} requests continue an answer that is not in the log")
+            }
+            Self::ResultsRendered { count } => {
+                write!(f, "{count} tool results were recorded as data and are rendered as text by us")
+            }
+            Self::ReceiptsKept { count } => {
+                write!(f, "{count} tool results were saved as receipts; what was sent live is gone")
+            }
+            Self::ProjectionsNotApplied { count } => write!(
+                f,
+                "{count} tool results stand as they were saved; the client sends them shortened or as references"
+            ),
+            Self::HistoryDropped { count } => {
+                write!(f, "{count} oldest messages were dropped when the session was saved")
             }
             Self::LinesUnreadable { count } => write!(f, "{count} lines could not be read"),
             Self::CallsLeftOut { count } => {
@@ -235,7 +287,8 @@ impl Reason {
             | Self::ToolsMissing
             | Self::SystemSupplied
             | Self::ToolsSupplied
-            | Self::RebuiltFromLog => None,
+            | Self::RebuiltFromLog
+            | Self::HistoryUnprocessed => None,
             Self::ArgumentsReserialised { count }
             | Self::ReasoningHidden { count }
             | Self::ImagesAsPlaceholders { count }
@@ -248,6 +301,11 @@ impl Reason {
             | Self::ProjectionsUnknown { count }
             | Self::ToolsChanged { count }
             | Self::SummariesPlaced { count }
+            | Self::PastMissing { count }
+            | Self::ResultsRendered { count }
+            | Self::ReceiptsKept { count }
+            | Self::ProjectionsNotApplied { count }
+            | Self::HistoryDropped { count }
             | Self::LinesUnreadable { count }
             | Self::CallsLeftOut { count } => Some(*count),
         }

@@ -134,6 +134,8 @@ pub enum IssueKind {
     LeftOut,
     /// A request without a recorded answer: it is no call.
     NoCompletion,
+    /// An answer whose request is not recorded: it is no call.
+    NoRequest,
 }
 
 /// One kind of issue, how often it was seen and where first.

@@ -38,6 +38,18 @@ pub enum Format {
     Codex,
     /// OpenAI chat requests, message lists and runs; mini-swe-agent; OpenHands completions
     OpenaiChat,
+    /// Requests and items of the OpenAI Responses API
+    Responses,
+    /// Requests of the Anthropic Messages API
+    Anthropic,
+    /// SWE-agent trajectories
+    SweAgent,
+    /// OpenHands events
+    Openhands,
+    /// Saved sessions of CodeWhale and DeepSeek-TUI
+    Codewhale,
+    /// Session stores of helexa
+    Helexa,
     /// Session files of `reprise import`
     Canonical,
 }
@@ -49,6 +61,12 @@ impl From<Format> for ImportOptions {
             Format::ClaudeCode => FormatChoice::Source(SourceFormat::ClaudeCode),
             Format::Codex => FormatChoice::Source(SourceFormat::Codex),
             Format::OpenaiChat => FormatChoice::Source(SourceFormat::OpenaiChat),
+            Format::Responses => FormatChoice::Source(SourceFormat::Responses),
+            Format::Anthropic => FormatChoice::Source(SourceFormat::Anthropic),
+            Format::SweAgent => FormatChoice::Source(SourceFormat::SweAgent),
+            Format::Openhands => FormatChoice::Source(SourceFormat::Openhands),
+            Format::Codewhale => FormatChoice::Source(SourceFormat::Codewhale),
+            Format::Helexa => FormatChoice::Source(SourceFormat::Helexa),
             Format::Canonical => FormatChoice::Canonical,
         };
         Self { format }

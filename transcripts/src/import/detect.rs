@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::exchange::Exchange;
 use super::records::{self, Layout};
-use super::{claude_code, codex, openai_chat};
+use super::{claude_code, codewhale, codex, helexa, openai_chat, openhands, responses, swe_agent};
 use crate::canonical;
 use crate::session::SourceFormat;
 
@@ -25,6 +25,8 @@ pub(super) struct Peek {
     pub format: Option<SourceFormat>,
     pub layout: Layout,
     pub empty: bool,
+    /// Something in it cannot be read.
+    pub damaged: bool,
     pub session_id: Option<String>,
     pub first_time: Option<String>,
     /// Every line so far is of this sub-agent.
@@ -34,7 +36,11 @@ pub(super) struct Peek {
 impl Peek {
     /// What a person is told a file is that no importer reads.
     pub fn describe(&self) -> String {
-        let got = if self.empty { "an empty file" } else { "a file whose first values are neither" };
+        let got = match (self.empty, self.damaged) {
+            (true, _) => "an empty file",
+            (false, true) => "a file that is damaged before anything can be told of it",
+            (false, false) => "a file whose first values are neither",
+        };
         got.to_owned()
     }
 }
@@ -51,6 +57,7 @@ pub(super) fn peek(path: &Path) -> io::Result<Peek> {
         format: None,
         layout: Layout::Lines,
         empty: head.len() < 4096 && head.iter().all(u8::is_ascii_whitespace),
+        damaged: false,
         session_id: None,
         first_time: None,
         only_agent: None,
@@ -61,7 +68,7 @@ pub(super) fn peek(path: &Path) -> io::Result<Peek> {
     peek.layout = records::layout(path)?;
     let mut values = 0;
     let mut agent: Option<Option<String>> = None;
-    records::read(path, peek.layout, |record, _| {
+    let report = records::read(path, peek.layout, |record, _| {
         values += 1;
         peek.format = peek.format.or_else(|| format_of(&record.value));
         if let Value::Object(object) = &record.value {
@@ -74,6 +81,7 @@ pub(super) fn peek(path: &Path) -> io::Result<Peek> {
         if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     peek.only_agent = agent.flatten();
+    peek.damaged = report.bad_lines > 0;
     Ok(peek)
 }
 
@@ -104,13 +112,24 @@ pub(super) fn format_of(value: &Value) -> Option<SourceFormat> {
     of_object(value).or_else(|| openai_chat::is_recognised(value).then_some(SourceFormat::OpenaiChat))
 }
 
+/// True for an object that one importer reads.
+type IsRecognised = fn(&Map<String, Value>) -> bool;
+
 fn of_object(value: &Value) -> Option<SourceFormat> {
     let object = value.as_object()?;
-    if claude_code::is_recognised(object) {
-        return Some(SourceFormat::ClaudeCode);
+    let told: [(SourceFormat, IsRecognised); 6] = [
+        (SourceFormat::ClaudeCode, claude_code::is_recognised),
+        (SourceFormat::Codex, codex::is_recognised),
+        (SourceFormat::Codewhale, codewhale::is_recognised),
+        (SourceFormat::Helexa, helexa::is_recognised),
+        (SourceFormat::SweAgent, swe_agent::is_recognised),
+        (SourceFormat::Openhands, openhands::is_recognised),
+    ];
+    if let Some((format, _)) = told.iter().find(|(_, is_recognised)| is_recognised(object)) {
+        return Some(*format);
     }
-    if codex::is_recognised(object) {
-        return Some(SourceFormat::Codex);
+    if responses::is_recognised(value) {
+        return Some(SourceFormat::Responses);
     }
     Exchange::of(value.clone()).and_then(|exchange| exchange.format())
 }

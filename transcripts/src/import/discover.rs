@@ -88,7 +88,8 @@ pub(super) fn discover(paths: &[&Path], format: FormatChoice) -> Result<Found, T
                 let got = peek.describe();
                 return Err(TranscriptError::UnknownFormat { path: path.display().to_string(), got });
             }
-            Choice::Unknown if !has_ending(&path, &["json"]) => {
+            // Folders hold many a JSON file that is no recording; one that is damaged may have been.
+            Choice::Unknown if peek.damaged || !has_ending(&path, &["json"]) => {
                 sorted.found.skipped.push(skipped(&path, &peek));
             }
             Choice::Unknown => {}
@@ -112,6 +113,7 @@ fn choose(path: &Path, peek: &Peek, named: bool, wanted: FormatChoice) -> Choice
         FormatChoice::Canonical => Choice::Unknown,
         FormatChoice::Auto => match peek.format {
             Some(format) => Choice::Format(format),
+            None if is_event_file(path) => Choice::Format(SourceFormat::Openhands),
             None if peek.empty && is_jsonl => Choice::Format(SourceFormat::ClaudeCode),
             None => Choice::Unknown,
         },
@@ -146,6 +148,11 @@ impl Sorted {
         let place = match format {
             SourceFormat::Codex => PathBuf::new(),
             SourceFormat::OpenaiChat | SourceFormat::Anthropic | SourceFormat::Responses => folder(),
+            // Events lie a file each in a folder beside their state.
+            SourceFormat::Openhands if is_event_file(&path) => {
+                folder().parent().map(Path::to_path_buf).unwrap_or_default()
+            }
+            SourceFormat::Openhands if stem(&path) == "base_state" => folder(),
             _ => path.clone(),
         };
         let file = GroupFile { stem: plain_stem(&path), path, layout: peek.layout };
@@ -206,6 +213,13 @@ pub(super) fn walk(folder: &Path) -> Result<Vec<PathBuf>, TranscriptError> {
     Ok(files)
 }
 
+/// True for `events/event-*.json`: whatever it holds, it belongs to the events beside it.
+fn is_event_file(path: &Path) -> bool {
+    let in_events =
+        path.parent().is_some_and(|folder| folder.file_name().is_some_and(|name| name == "events"));
+    in_events && stem(path).starts_with("event-")
+}
+
 fn has_ending(path: &Path, endings: &[&str]) -> bool {
     path.extension().is_some_and(|extension| endings.iter().any(|ending| extension == *ending))
 }
@@ -222,5 +236,6 @@ fn plain_stem(path: &Path) -> String {
 
 fn skipped(path: &Path, peek: &Peek) -> ImportedFile {
     let warning = Warning { line: 0, kind: WarningKind::UnknownFormat, message: peek.describe() };
-    ImportedFile { warnings: vec![warning], ..ImportedFile::new(path.display().to_string()) }
+    let bad_lines = u64::from(peek.damaged);
+    ImportedFile { bad_lines, warnings: vec![warning], ..ImportedFile::new(path.display().to_string()) }
 }

@@ -1,8 +1,10 @@
 //! Recordings to sessions: finds the files, tells the formats apart by content, and hands each to its importer. Knows
 //! formats by name only.
 
+mod anthropic;
 mod chat;
 mod claude_code;
+mod codewhale;
 mod codex;
 mod detect;
 mod discover;
@@ -10,14 +12,18 @@ mod draft;
 mod exchange;
 mod family;
 mod group;
+mod helexa;
 mod image;
 mod items;
 mod lines;
 mod openai_chat;
+mod openhands;
 mod records;
 mod requests;
+mod responses;
 mod salvage;
 mod stamp;
+mod swe_agent;
 mod tools;
 
 use std::collections::HashMap;
@@ -166,7 +172,14 @@ fn import_group(
     let imported = match format {
         SourceFormat::Codex => codex::import(files),
         SourceFormat::OpenaiChat => openai_chat::import(files, name),
-        _ => Ok(GroupImport::new(Vec::new(), Vec::new())),
+        SourceFormat::Responses => responses::import(files, name),
+        SourceFormat::Anthropic => anthropic::import(files, name),
+        SourceFormat::SweAgent => swe_agent::import(files),
+        SourceFormat::Openhands => openhands::import(files, name),
+        SourceFormat::Codewhale => codewhale::import(files),
+        SourceFormat::Helexa => helexa::import(files),
+        // Its files are a family, which carries more than a group does.
+        SourceFormat::ClaudeCode => Ok(GroupImport::new(Vec::new(), Vec::new())),
     };
     let GroupImport { mut sessions, files } =
         imported.map_err(|(path, source)| TranscriptError::Io { path, source })?;

@@ -132,9 +132,20 @@ impl Reader {
         let completion = answer.and_then(|answer| chat.read(answer, at).ok());
         let completion = completion.filter(|incoming| incoming.message.role == Role::Assistant);
         let Exchange { started, ended, .. } = exchange;
-        let tools = Some(tools);
-        let parent = None;
-        self.requests.add(Request { messages, completion, tools, model, usage, started, ended, at, parent });
+        let (instructions, parent, lost_past, tools) = (None, None, false, Some(tools));
+        self.requests.add(Request {
+            instructions,
+            messages,
+            completion,
+            tools,
+            model,
+            usage,
+            started,
+            ended,
+            at,
+            parent,
+            lost_past,
+        });
     }
 }
 

@@ -16,6 +16,8 @@ use crate::session::{IssueKind, Kind, Session, SourceFormat};
 /// One recorded request.
 #[derive(Debug)]
 pub(super) struct Request {
+    /// The system prompt, where it stands beside the messages.
+    pub instructions: Option<Incoming>,
     pub messages: Vec<Incoming>,
     /// The answer; where it is not recorded, the next request of the chain may hold it.
     pub completion: Option<Incoming>,
@@ -28,14 +30,16 @@ pub(super) struct Request {
     pub at: Origin,
     /// The request whose answer this one names as its past.
     pub parent: Option<Place>,
+    /// It names a past that is not recorded.
+    pub lost_past: bool,
 }
 
 /// A call of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     chain: usize,
-    /// The request and its answer.
-    pub messages: Vec<u32>,
+    /// The request without its instructions, and its answer.
+    messages: Vec<u32>,
 }
 
 /// The chains of a group of files.
@@ -59,6 +63,7 @@ struct Chain {
     waiting: Option<(DraftCall, Origin)>,
     tools: Option<Vec<Value>>,
     other_tools: u64,
+    lost_pasts: u64,
 }
 
 impl Requests {
@@ -68,18 +73,15 @@ impl Requests {
 
     /// Adds a request to the chain it continues, or begins a new one. Returns where it went.
     pub fn add(&mut self, request: Request) -> Place {
-        let Request { messages, completion, tools, model, usage, started, ended, at, parent } = request;
+        let Request { instructions, messages, completion, tools, model, usage, at, parent, .. } = request;
+        let (started, ended, lost_past) = (request.started, request.ended, request.lost_past);
         let past = parent.as_ref().map_or(&[][..], |parent| &parent.messages);
         let mut seen = self.store.occurrences(past);
-        let mut prefix: Vec<u32> = past.to_vec();
-        // Instructions of this request stand before everything it inherits.
-        let (system, rest): (Vec<Incoming>, Vec<Incoming>) = match past.is_empty() {
-            true => (Vec::new(), messages),
-            false => messages.into_iter().partition(|incoming| incoming.message.role == Role::System),
-        };
-        let system: Vec<u32> = system.into_iter().map(|m| self.store.intern(m, &mut seen)).collect();
-        prefix.splice(0..0, system);
-        prefix.extend(rest.into_iter().map(|message| self.store.intern(message, &mut seen)));
+        let mut prefix: Vec<u32> = Vec::new();
+        prefix.extend(instructions.map(|message| self.store.intern(message, &mut seen)));
+        let own = prefix.len();
+        prefix.extend(past);
+        prefix.extend(messages.into_iter().map(|message| self.store.intern(message, &mut seen)));
         let completion = completion.map(|completion| self.store.intern(completion, &mut seen));
         let at_chain = match parent {
             Some(parent) => parent.chain,
@@ -93,6 +95,7 @@ impl Requests {
         chain.last_prefix = prefix.len();
         chain.last = prefix;
         chain.draft.files.insert(at.file);
+        chain.lost_pasts += u64::from(lost_past);
         match &chain.tools {
             None => chain.tools = tools,
             Some(known) => chain.other_tools += u64::from(tools.is_some_and(|tools| tools != *known)),
@@ -104,7 +107,7 @@ impl Requests {
             }
             None => chain.waiting = Some((call, at)),
         }
-        Place { chain: at_chain, messages: chain.last.clone() }
+        Place { chain: at_chain, messages: chain.last[own..].to_vec() }
     }
 
     /// The chain that shares most with a request. A request without a turn of the assistant begins one, unless it
@@ -124,8 +127,15 @@ impl Requests {
         let draft = Draft::new(String::new(), self.format);
         let chain = self.chains.len();
         self.by_start.entry(self.start(prefix).to_vec()).or_default().push(chain);
-        let (last, last_prefix, other_tools) = (Vec::new(), 0, 0);
-        self.chains.push(Chain { draft, last, last_prefix, waiting: None, tools: None, other_tools });
+        self.chains.push(Chain {
+            draft,
+            last: Vec::new(),
+            last_prefix: 0,
+            waiting: None,
+            tools: None,
+            other_tools: 0,
+            lost_pasts: 0,
+        });
         chain
     }
 
@@ -147,6 +157,7 @@ impl Requests {
             draft.tools_known = chain.tools.is_some();
             draft.tools = chain.tools.unwrap_or_default();
             draft.reasons.push(Reason::ToolsChanged { count: chain.other_tools });
+            draft.reasons.push(Reason::PastMissing { count: chain.lost_pasts });
             let unanswered = draft.issues.get(&IssueKind::NoCompletion).cloned();
             if let Some((issue, file)) =
                 unanswered.and_then(|issue| Some((issue.clone(), files.get_mut(issue.first.file as usize)?)))

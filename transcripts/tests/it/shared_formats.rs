@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 
+use transcripts::fidelity::Level;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::session::{Session, SourceFormat};
+use transcripts::structure::Code;
 
 fn load(path: &str) -> Option<Import> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/transcripts");
@@ -74,4 +76,35 @@ fn openhands_completions_are_one_exact_session_for_each_folder() {
     assert_eq!(counts(&import), [(4, 3)]);
     let Some(all) = load("openhands-sdk") else { return };
     assert_eq!(all.sessions.len(), 4);
+}
+
+#[test]
+fn swe_agent_trajectories_have_their_calls() {
+    let Some(import) = load("swe-agent") else { return };
+    let mut found: Vec<usize> = import.sessions.iter().map(calls).collect();
+    found.sort_unstable();
+    assert_eq!(found, [5, 11, 12]);
+    assert!(import.sessions.iter().all(|session| session.format == SourceFormat::SweAgent));
+    assert!(import.sessions.iter().all(|session| session.fidelity.level == Level::Approximate));
+}
+
+/// What the inventory says of findings: reused ids in tau-bench and SWE-agent, nothing else.
+#[test]
+fn only_reused_ids_and_breaks_are_found() {
+    for (folder, reused) in
+        [("tau-bench", 29), ("swe-agent", 19), ("mini-swe-agent", 0), ("openhands-sdk", 0)]
+    {
+        let Some(import) = load(folder) else { return };
+        let findings = import.sessions.iter().flat_map(transcripts::structure::check_session);
+        let codes: Vec<Code> =
+            findings.map(|finding| finding.code).filter(|code| *code != Code::R20).collect();
+        let others: Vec<&Code> = codes.iter().filter(|code| **code != Code::R07).collect();
+        assert_eq!((codes.len(), others), (reused, Vec::new()), "{folder}");
+    }
+}
+
+#[test]
+fn every_file_of_the_set_is_read() {
+    let Some(import) = load("") else { return };
+    assert!(import.sessions.len() >= 33 + 12 + 4 + 4 + 3, "{} sessions", import.sessions.len());
 }

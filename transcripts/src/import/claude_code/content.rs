@@ -9,7 +9,7 @@ use crate::message::{Part, ToolCall};
 
 /// One content block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Block {
+pub(in crate::import) enum Block {
     /// Text or a placeholder.
     Part(Part),
     /// Reasoning; empty when the file holds a signature or ciphertext only.
@@ -22,14 +22,14 @@ pub(super) enum Block {
 
 /// The body of a tool result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ToolResult {
+pub(in crate::import) struct ToolResult {
     pub content: Vec<Part>,
     pub is_error: bool,
 }
 
 /// The blocks of one line.
 #[derive(Debug, Default)]
-pub(super) struct Content {
+pub(in crate::import) struct Content {
     pub blocks: Vec<Block>,
     /// Blocks of a type this importer does not know.
     pub unknown: u64,
@@ -37,7 +37,7 @@ pub(super) struct Content {
 
 /// Takes a content value apart: a string, or a list of blocks and bare strings. Empty texts are left out: an API
 /// refuses them and the client does not send them.
-pub(super) fn take(content: Option<Value>, names: &mut Names) -> Content {
+pub(in crate::import) fn take(content: Option<Value>, names: &mut Names) -> Content {
     let mut taken = Content::default();
     match content {
         Some(Value::String(text)) => taken.push_text(text),
@@ -130,7 +130,7 @@ fn text_part(text: String) -> Vec<Part> {
 }
 
 /// Takes a string member out of an object; empty when it is missing or no string.
-pub(super) fn take_string(object: &mut Map<String, Value>, name: &str) -> String {
+pub(in crate::import) fn take_string(object: &mut Map<String, Value>, name: &str) -> String {
     match object.remove(name) {
         Some(Value::String(text)) => text,
         _ => String::new(),

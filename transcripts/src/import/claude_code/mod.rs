@@ -8,13 +8,13 @@
 
 mod attachment;
 mod chain;
-mod content;
+pub(super) mod content;
 mod groups;
 
 mod line;
 mod links;
 mod load;
-mod names;
+pub(super) mod names;
 mod prefix;
 mod results;
 mod tree;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 /// A name, as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Name(u32);
+pub(in crate::import) struct Name(u32);
 
 /// All names of one import, each once.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(in crate::import) struct Names {
     by_text: HashMap<Rc<str>, Name>,
     texts: Vec<Rc<str>>,
 }

@@ -8,7 +8,7 @@ mod rollout;
 
 use std::collections::HashMap;
 
-pub(super) use self::line::is_recognised;
+pub(super) use self::line::{is_recognised, usage};
 use self::rollout::Rollout;
 use super::draft::Store;
 use super::group::{GroupFile, GroupImport};
