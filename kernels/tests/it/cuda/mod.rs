@@ -2,6 +2,7 @@
 //! one. The same tests in both places.
 
 mod argmax;
+mod attention;
 mod block_sparse;
 mod device;
 mod embedding;
