@@ -7,9 +7,9 @@ default:
 ready:
     bash .ci/run
 
-# The whole test suite
+# The whole test suite, the CUDA kernels under emulation included
 test:
-    cargo test --workspace
+    cargo test --workspace --features emulation
 
 # The bundled session through the four arms, checked bit for bit
 smoke:
@@ -19,9 +19,17 @@ smoke:
 bench:
     cargo bench --workspace
 
+# Pack everything that checks and measures a card into target/gpu: to be carried to a machine without Rust
+gpu-pack:
+    bash gpu/pack.sh
+
+# Check and measure this machine's card, into one folder; at most eight minutes after packing
+gpu folder="target/gpu-record": gpu-pack
+    target/gpu/run.sh {{folder}}
+
 # Rewrite golden files after a change that is meant
 golden:
-    UPDATE_GOLDEN=1 cargo test --workspace
+    UPDATE_GOLDEN=1 cargo test --workspace --features emulation
 
 # Recompile the CUDA kernels whose sources changed; the compiler comes from PyPI
 kernels:

@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use engine::device::{CudaOptions, Device, DeviceChoice};
 use engine::kv::cache::KvCache;
-use engine::model::qwen3::{Qwen3, Scratch};
+use engine::model::qwen3::{Pass, Qwen3};
 use engine::model_source::ModelSource;
 use engine::request::CachePolicy;
 use engine::residency::Resident;
-use kernels::device::Cpu;
 use kernels::peak::Peak;
 
 /// Tokens of a launch, as the engine's schedule cuts long segments.
@@ -21,22 +21,21 @@ fn tokens(n: usize, vocab: usize) -> Vec<u32> {
     (0..n as u64).map(|i| (i.wrapping_mul(6_364_136_223_846_793_005) >> 33) as u32 % vocab as u32).collect()
 }
 
-/// Prefills `tokens` into an empty cache; the hidden state of the last position.
+/// Prefills `tokens` into an empty cache; the logits of the last position.
 fn prefill(model: &Qwen3<'_>, resident: &Resident, tokens: &[u32]) -> Vec<f32> {
-    let dtype = resident.kv_dtype();
+    let dtype = resident.kv_dtype(model.device);
     let budget = KvCache::bytes_per_token(model.config, dtype) * tokens.len() as u64;
-    let mut cache =
-        KvCache::new(model.config, dtype, budget, CachePolicy::Off).expect("a budget of one prompt");
+    let mut cache = KvCache::new(model.device, model.config, dtype, budget, CachePolicy::Off)
+        .expect("a budget of one prompt");
     let sequence = cache.open(None, tokens.len()).expect("slots of one prompt");
-    let mut scratch = Scratch::default();
-    let mut last = Vec::new();
+    let mut pass = Pass::new(model, cache.memory(), sequence.slots()).expect("one device");
+    let mut last_row = 0;
     for start in (0..tokens.len()).step_by(PIECE) {
         let end = (start + PIECE).min(tokens.len());
-        let slots = sequence.slots(end);
-        let hidden = model.forward(&tokens[start..end], slots, cache.layers(), &mut scratch);
-        last = hidden.expect("tokens of the vocabulary");
+        pass.run(&tokens[start..end], start).expect("tokens of the vocabulary");
+        last_row = end - start - 1;
     }
-    last.split_off(last.len() - model.config.hidden)
+    pass.logits(last_row).expect("a row of the last piece")
 }
 
 /// Multiply-adds of a prefill, counted twice: linear layers over every token, causal attention, no output head.
@@ -49,8 +48,9 @@ fn flops(model: &Qwen3<'_>, n: usize) -> f64 {
 }
 
 fn bench(c: &mut Criterion) {
-    let cpu = Cpu::new(None);
-    let peak = Peak::measure(&cpu);
+    let device = Device::open(&DeviceChoice::Cpu, None, CudaOptions::DEFAULT).expect("there is a CPU");
+    let cpu = device.cpu();
+    let peak = Peak::measure(cpu);
     let peak_gflops = peak.bf16_gflops.unwrap_or(peak.f32_gflops);
     println!("{} on {} threads: peak {peak_gflops:.0} GFLOP/s", cpu.isa(), cpu.threads());
     let mut group = c.benchmark_group("prefill");
@@ -58,13 +58,13 @@ fn bench(c: &mut Criterion) {
     for (shape, lengths) in [("nano", &[512usize, 4096, 16384][..]), ("qwen3-0.6b", &[512, 2048])] {
         let source = ModelSource::parse(&format!("synthetic:{shape}")).expect("a shape of the table");
         let mut resident = Resident::open(&source).expect("a synthetic model opens");
-        resident.load(&cpu).expect("memory for the weights");
-        let model = resident.on(&cpu).expect("it is loaded");
+        resident.load(&device).expect("memory for the weights");
+        let model = resident.on(&device).expect("it is loaded");
         for &n in lengths {
             let tokens = tokens(n, model.config.vocab);
-            let hidden = prefill(&model, &resident, &tokens);
-            assert!(hidden.iter().all(|x| x.is_finite()), "the forward pass overflowed");
-            assert_eq!(hidden, prefill(&model, &resident, &tokens), "two runs give the same bits");
+            let logits = prefill(&model, &resident, &tokens);
+            assert!(logits.iter().all(|x| x.is_finite()), "the forward pass overflowed");
+            assert_eq!(logits, prefill(&model, &resident, &tokens), "two runs give the same bits");
             let start = Instant::now();
             black_box(prefill(&model, &resident, &tokens));
             let seconds = start.elapsed().as_secs_f64();

@@ -4,17 +4,17 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use kernels::device::Cpu;
 use transcripts::message::{Message, Role};
 
 use crate::chat::{Generation, Thinking};
 use crate::compress::compressor::{Compressed, Compressor};
 use crate::compress::freeze::OpenReport;
 use crate::compress::scorer::Scorer;
+use crate::device::Device;
 use crate::error::EngineError;
 use crate::kv::cache::{KvCache, Sequence};
 use crate::kv::prefix::{Identity, IdentityParts, Prompt};
-use crate::model::qwen3::{Qwen3, Scratch};
+use crate::model::qwen3::{Pass, Qwen3};
 use crate::model_source::Model;
 use crate::request::{
     ArmSettings, CachePolicy, CacheState, EngineOptions, FinishReason, Request, Residency, Response, Verify,
@@ -28,7 +28,7 @@ use crate::tokenizer::Specials;
 /// Models on a device, and the state of one arm.
 pub struct Engine {
     options: EngineOptions,
-    cpu: Cpu,
+    device: Device,
     target: Resident,
     drafter: Option<Resident>,
     identity: Identity,
@@ -40,7 +40,6 @@ struct Arm {
     settings: ArmSettings,
     cache: KvCache,
     compressor: Option<Compressor>,
-    scratch: Scratch,
 }
 
 /// The prompt of a call, ready to run.
@@ -70,22 +69,22 @@ struct Generated {
 }
 
 impl Engine {
-    /// Opens the models and loads the target's weights.
+    /// Opens the device and the models, and loads the target's weights.
     ///
     /// # Errors
-    /// A model file is missing, damaged or of an unknown kind, or does not fit into memory.
+    /// The device cannot be used; a model file is missing, damaged or of an unknown kind, or does not fit into memory.
     pub fn open(options: EngineOptions) -> Result<Self, EngineError> {
-        let cpu = Cpu::new(options.threads);
+        let device = Device::open(&options.device, options.threads, options.cuda)?;
         let mut target = Resident::open(&options.target)?;
         let drafter = options.drafter.as_ref().map(Resident::open).transpose()?;
-        target.load(&cpu)?;
+        target.load(&device)?;
         let identity = Identity::new(&IdentityParts {
             model_digest: &target.model().digest,
-            kv_dtype: &target.kv_dtype().to_string(),
-            kernels: &cpu.isa().to_string(),
+            kv_dtype: &target.kv_dtype(&device).to_string(),
+            kernels: &device.kernels(),
             rules: Rules::new(target.model().tokenizer.id("<|im_start|>")?),
         });
-        Ok(Self { options, cpu, target, drafter, identity, arm: None })
+        Ok(Self { options, device, target, drafter, identity, arm: None })
     }
 
     /// The target, as opened.
@@ -112,8 +111,8 @@ impl Engine {
     }
 
     /// The device.
-    pub const fn cpu(&self) -> &Cpu {
-        &self.cpu
+    pub const fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Begins an arm from a fresh state: empty cache, empty memo (or the one of its file), models as its residency
@@ -130,17 +129,18 @@ impl Engine {
                 let model = drafter.model();
                 let (digest, tokenizer) = (model.digest.clone(), model.tokenizer.digest().to_owned());
                 match settings.residency {
-                    Residency::Resident => drafter.load(&self.cpu)?,
+                    Residency::Resident => drafter.load(&self.device)?,
                     Residency::Parked => drafter.park(),
                 }
                 Some(Compressor::new(compression.clone(), digest, tokenizer)?)
             }
         };
-        self.target.load(&self.cpu)?;
+        self.target.load(&self.device)?;
         let config = &self.target.model().config;
-        let cache =
-            KvCache::new(config, self.target.kv_dtype(), self.options.kv_budget_bytes, settings.cache)?;
-        self.arm = Some(Arm { settings, cache, compressor, scratch: Scratch::default() });
+        let dtype = self.target.kv_dtype(&self.device);
+        let budget = self.options.kv_budget_bytes;
+        let cache = KvCache::new(&self.device, config, dtype, budget, settings.cache)?;
+        self.arm = Some(Arm { settings, cache, compressor });
         Ok(())
     }
 
@@ -151,10 +151,11 @@ impl Engine {
     /// arm's state stays usable.
     pub fn generate(&mut self, request: &Request<'_>) -> Result<Response, EngineError> {
         let mut clock = StageClock::start();
+        self.device.take_bytes_peak();
         let ready = self.prepare(request, &mut clock)?;
         let prompt = Prompt::new(&self.identity, &ready.tokens);
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
-        let model = self.target.on(&self.cpu)?;
+        let model = self.target.on(&self.device)?;
 
         let hit = clock.run(Stage::Lookup, || arm.cache.lookup(&prompt));
         let n_slots = ready.tokens.len() + request.max_new_tokens as usize - 1;
@@ -163,6 +164,7 @@ impl Engine {
         let run = Run { model, eos: self.target.model().tokenizer.eos_ids(), sequence: &sequence, sampler };
         let outcome = run.generate(arm, &prompt, request.max_new_tokens, &mut clock);
         let kv_bytes = arm.cache.bytes_in_use();
+        let device_bytes_peak = self.device.take_bytes_peak();
         let n_hit = sequence.n_hit();
         let n_written = if outcome.is_ok() { ready.tokens.len() } else { n_hit };
         arm.cache.close(&prompt, sequence, n_written)?;
@@ -196,6 +198,7 @@ impl Engine {
             decode: generated.e2e - generated.ttft,
             e2e: generated.e2e,
             kv_bytes,
+            device_bytes_peak,
             finish_reason: generated.finish_reason,
             output_text: self.text_of(&generated)?,
             output_ids: generated.ids,
@@ -231,7 +234,7 @@ impl Engine {
             let plan = clock
                 .run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw_tokens))?;
             let mut scorer = Scorer {
-                cpu: &self.cpu,
+                device: &self.device,
                 target: &mut self.target,
                 drafter,
                 residency: arm.settings.residency,
@@ -261,7 +264,7 @@ impl Engine {
     /// # Errors
     /// No token, more tokens than the context holds, or an id outside the vocabulary.
     pub fn logits(&self, tokens: &[u32], first: usize) -> Result<Vec<Vec<f32>>, EngineError> {
-        let model = self.target.on(&self.cpu)?;
+        let model = self.target.on(&self.device)?;
         let context_length = model.config.context_length as u64;
         if first >= tokens.len() {
             return Err(EngineError::EmptyRequest { reason: "it needs a token" });
@@ -270,17 +273,20 @@ impl Engine {
             let prompt_tokens = tokens.len() as u64;
             return Err(EngineError::ContextLength { context_length, prompt_tokens, new_tokens: 0 });
         }
-        let dtype = self.target.kv_dtype();
+        let dtype = self.target.kv_dtype(&self.device);
         let budget = KvCache::bytes_per_token(model.config, dtype) * tokens.len() as u64;
-        let mut cold = KvCache::new(model.config, dtype, budget, CachePolicy::Off)?;
+        let mut cold = KvCache::new(&self.device, model.config, dtype, budget, CachePolicy::Off)?;
         let sequence = cold.open(None, tokens.len())?;
-        let mut hidden = Vec::with_capacity((tokens.len() - first) * model.config.hidden);
         let prompt = Prompt::new(&self.identity, tokens);
-        prefill(&model, &mut cold, &mut Scratch::default(), &prompt, &sequence, |start, rows| {
-            let skipped = first.saturating_sub(start) * model.config.hidden;
-            hidden.extend_from_slice(&rows[skipped.min(rows.len())..]);
-        })?;
-        Ok(hidden.chunks(model.config.hidden).map(|row| model.logits(row)).collect())
+        let mut pass = Pass::new(&model, cold.memory(), sequence.slots())?;
+        let mut logits = Vec::with_capacity(tokens.len() - first);
+        for piece in prompt.schedule().pieces_from(0) {
+            pass.run(&tokens[piece.start..piece.end], piece.start)?;
+            for position in piece.start.max(first)..piece.end {
+                logits.push(pass.logits(position - piece.start)?);
+            }
+        }
+        Ok(logits)
     }
 
     /// Prefills the prompt once more in an empty cache and compares the first logits bit for bit.
@@ -309,44 +315,32 @@ impl Run<'_> {
         max_new_tokens: u32,
         clock: &mut StageClock,
     ) -> Result<Generated, EngineError> {
-        let Arm { cache, scratch, .. } = arm;
-        let mut hidden = Vec::new();
-        let keep_last = |_, rows: &[f32]| hidden = rows[rows.len() - self.model.config.hidden..].to_vec();
-        clock
-            .run(Stage::Prefill, || prefill(&self.model, cache, scratch, prompt, self.sequence, keep_last))?;
-        let (first_logits, first) = clock.run(Stage::FirstToken, || {
-            let logits = self.model.logits(&hidden);
-            let first = self.sampler.sample(&logits)?;
-            Ok::<_, EngineError>((logits, first))
+        let Self { model, sequence, eos, sampler } = &mut self;
+        let tokens = prompt.tokens();
+        let mut pass = Pass::new(model, arm.cache.memory(), sequence.slots())?;
+        let mut last_row = 0;
+        clock.run_on(model.device, Stage::Prefill, || {
+            for piece in prompt.schedule().pieces_from(sequence.n_hit()) {
+                pass.run(&tokens[piece.start..piece.end], piece.start)?;
+                last_row = piece.end - piece.start - 1;
+            }
+            Ok(())
+        })?;
+        let (first_logits, first) = clock.run_on(model.device, Stage::FirstToken, || {
+            let logits = pass.logits(last_row)?;
+            let first = sampler.sample(&logits)?;
+            Ok((logits, first))
         })?;
         let ttft = clock.elapsed();
         let mut ids = vec![first];
-        while !self.eos.contains(&ids[ids.len() - 1]) && ids.len() < max_new_tokens as usize {
-            let n = prompt.tokens().len() + ids.len();
-            let slots = self.sequence.slots(n);
-            let hidden = self.model.forward(&ids[ids.len() - 1..], slots, cache.layers(), scratch)?;
-            ids.push(self.sampler.sample(&self.model.logits(&hidden))?);
+        while !eos.contains(&ids[ids.len() - 1]) && ids.len() < max_new_tokens as usize {
+            let position = tokens.len() + ids.len() - 1;
+            ids.push(pass.decode(ids[ids.len() - 1], position, sampler)?);
         }
         let ended = self.eos.contains(&ids[ids.len() - 1]);
         let finish_reason = if ended { FinishReason::Stop } else { FinishReason::Length };
         Ok(Generated { ids, finish_reason, first_logits, ttft, e2e: clock.elapsed() })
     }
-}
-
-/// Runs the pieces that the cache does not hold, showing `see` the first position and the hidden rows of each.
-fn prefill(
-    model: &Qwen3<'_>,
-    cache: &mut KvCache,
-    scratch: &mut Scratch,
-    prompt: &Prompt<'_>,
-    sequence: &Sequence,
-    mut see: impl FnMut(usize, &[f32]),
-) -> Result<(), EngineError> {
-    for piece in prompt.schedule().pieces_from(sequence.n_hit()) {
-        let tokens = &prompt.tokens()[piece.start..piece.end];
-        see(piece.start, &model.forward(tokens, sequence.slots(piece.end), cache.layers(), scratch)?);
-    }
-    Ok(())
 }
 
 /// Renders and tokenises a prompt that ends where the model's turn begins.

@@ -194,6 +194,13 @@ pub enum EngineError {
         source: kernels::error::KernelError,
     },
 
+    /// The device cannot be used, or failed.
+    #[error("{source}")]
+    Device {
+        /// The device's words.
+        source: kernels::error::KernelError,
+    },
+
     /// The prompt and the tokens to generate are longer than the model's context.
     #[error(
         "this model's maximum context length is {context_length} tokens, but the prompt has {prompt_tokens} and \

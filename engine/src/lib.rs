@@ -6,6 +6,7 @@ pub mod chat;
 pub mod compress;
 pub mod config;
 pub mod describe;
+pub mod device;
 pub mod digest;
 pub mod engine;
 pub mod error;

@@ -12,8 +12,10 @@ use kernels::kv::KvDType;
 
 use crate::chat::{ChatTemplate, TemplateOrigin};
 use crate::config::ModelConfig;
+use crate::device::Device;
 use crate::error::EngineError;
 use crate::gguf::GgufFile;
+use crate::model::qwen3::{Loaded, cuda};
 use crate::safetensors_folder::{SafetensorsFolder, read_file, read_json};
 use crate::shapes::{SHAPES, Shape};
 use crate::synthetic::{SCHEMA, SyntheticTensors};
@@ -110,8 +112,19 @@ enum Storage {
 }
 
 impl Model {
-    /// Reads all weights from the files (or makes them), spread over the threads of `cpu`. May be called
-    /// again after the weights were dropped; it keeps nothing.
+    /// Reads all weights to where `device` runs models. May be called again after the weights were dropped; it keeps
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Model::load_weights`]; [`EngineError::Device`] if they do not fit into a card's memory.
+    pub fn load(&self, device: &Device) -> Result<Loaded, EngineError> {
+        match device.cuda() {
+            None => self.load_weights(device.cpu()).map(Loaded::Cpu),
+            Some(cuda) => cuda::Weights::load(&self.config, self.storage.source(), cuda).map(Loaded::Cuda),
+        }
+    }
+
+    /// Reads all weights from the files (or makes them), spread over the threads of `cpu`.
     ///
     /// # Errors
     /// [`EngineError::OutOfMemory`] before anything is read, if the weights cannot fit;
@@ -154,16 +167,8 @@ impl Model {
         counts
     }
 
-    /// Element type of a tensor; opening has checked that it is there.
     fn dtype(&self, id: TensorId) -> DType {
-        match &self.storage {
-            Storage::Gguf(file) => file.tensor(&id.gguf_name()).map(|tensor| tensor.dtype),
-            Storage::Folder(folder) => {
-                folder.tensors().get(&id.safetensors_name()).map(|tensor| tensor.dtype)
-            }
-            Storage::Synthetic(_) => Some(DType::BF16),
-        }
-        .unwrap_or(DType::F32)
+        self.storage.source().dtype(id)
     }
 }
 
@@ -178,6 +183,10 @@ impl Storage {
 }
 
 impl TensorSource for GgufFile {
+    fn dtype(&self, id: TensorId) -> DType {
+        self.tensor(&id.gguf_name()).map_or(DType::F32, |tensor| tensor.dtype)
+    }
+
     fn tensor(&self, id: TensorId) -> Result<StoredTensor<'_>, EngineError> {
         let name = id.gguf_name();
         let Some(info) = self.tensor(&name) else { return Err(absent(self.path(), name)) };
@@ -186,6 +195,10 @@ impl TensorSource for GgufFile {
 }
 
 impl TensorSource for SafetensorsFolder {
+    fn dtype(&self, id: TensorId) -> DType {
+        self.tensors().get(&id.safetensors_name()).map_or(DType::F32, |tensor| tensor.dtype)
+    }
+
     fn tensor(&self, id: TensorId) -> Result<StoredTensor<'_>, EngineError> {
         let name = id.safetensors_name();
         let Some(info) = self.tensors().get(&name) else { return Err(absent(self.path(), name)) };

@@ -5,8 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kernels::device::cuda::CudaOptions;
 use transcripts::message::Message;
 
+use crate::device::DeviceChoice;
 use crate::model_source::ModelSource;
 use crate::sample::Sampling;
 use crate::spans::Spans;
@@ -18,10 +20,28 @@ pub struct EngineOptions {
     pub target: ModelSource,
     /// The model that scores; needed by arms that compress.
     pub drafter: Option<ModelSource>,
-    /// Threads of the CPU device; all cores when absent. Results do not depend on it.
+    /// Where the models run.
+    pub device: DeviceChoice,
+    /// What a card may use beyond its default kernels.
+    pub cuda: CudaOptions,
+    /// Threads of the CPU; all cores when absent. Results do not depend on it.
     pub threads: Option<NonZeroUsize>,
     /// Bytes that the target's KV cache may take.
     pub kv_budget_bytes: u64,
+}
+
+impl EngineOptions {
+    /// A target alone on the CPU, with every core and 4 GiB of KV.
+    pub const fn new(target: ModelSource) -> Self {
+        Self {
+            target,
+            drafter: None,
+            device: DeviceChoice::Cpu,
+            cuda: CudaOptions::DEFAULT,
+            threads: None,
+            kv_budget_bytes: 4 << 30,
+        }
+    }
 }
 
 /// Whether prompt prefixes are kept and reused between calls.
@@ -197,6 +217,8 @@ pub struct Response {
     pub e2e: Duration,
     /// Bytes of KV in use when the call ended.
     pub kv_bytes: u64,
+    /// The most device memory that was held at once during the call; `None` on the CPU.
+    pub device_bytes_peak: Option<u64>,
     /// Why generation ended.
     pub finish_reason: FinishReason,
     /// Generated text, specials included, without the ending token.

@@ -51,6 +51,24 @@ impl Sampler {
         Ok(Self { sampling, drawn: 0 })
     }
 
+    /// How tokens are chosen.
+    pub const fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// Takes `best`, the largest of `vocab` logits, which a device found; the draw that [`Sampler::sample`] would make
+    /// of greedy sampling.
+    ///
+    /// # Errors
+    /// [`EngineError::BadLogits`] if the device found none.
+    pub fn accept(&mut self, best: u32, vocab: usize) -> Result<u32, EngineError> {
+        if best as usize >= vocab {
+            return Err(EngineError::BadLogits { detail: format!("none of {vocab} tokens is allowed") });
+        }
+        self.drawn += 1;
+        Ok(best)
+    }
+
     /// The next token, given the logit of every token of the vocabulary. A logit of minus infinity forbids its token.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
-//! The engine's only clock: one monotonic start per call, and the time each stage took. Stages never nest.
+//! The engine's only clock: one monotonic start per call, and the time each stage took, on the host and on the card.
+//! Stages never nest.
 
 use std::time::{Duration, Instant};
+
+use crate::device::Device;
+use crate::error::EngineError;
 
 /// A stage of TTFT, in the order of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,21 +35,25 @@ pub enum Stage {
 
 /// Time per stage; `None` where the stage did not run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spans([Option<Duration>; 11]);
+pub struct Spans {
+    host: [Option<Duration>; 11],
+    device: [Option<Duration>; 11],
+}
 
 impl Spans {
-    /// Time of one stage.
+    /// Time of one stage on the host's clock.
     pub fn get(&self, stage: Stage) -> Option<Duration> {
-        self.0[stage as usize]
+        self.host[stage as usize]
+    }
+
+    /// The part of that time in which the card worked, on the card's clock; `None` without one.
+    pub fn device(&self, stage: Stage) -> Option<Duration> {
+        self.device[stage as usize]
     }
 
     /// Sum of the stages that ran.
     pub fn total(&self) -> Duration {
-        self.0.iter().flatten().sum()
-    }
-
-    fn add(&mut self, stage: Stage, time: Duration) {
-        *self.0[stage as usize].get_or_insert_default() += time;
+        self.host.iter().flatten().sum()
     }
 }
 
@@ -66,8 +74,25 @@ impl StageClock {
     pub fn run<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
-        self.spans.add(stage, start.elapsed());
+        *self.spans.host[stage as usize].get_or_insert_default() += start.elapsed();
         result
+    }
+
+    /// Runs `work` on `device`, waits for it, and books the host's time and the card's own.
+    ///
+    /// # Errors
+    /// Those of `work`, or that the card failed.
+    pub fn run_on<T>(
+        &mut self,
+        device: &Device,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let (result, time) = self.run(stage, || device.timed(work))?;
+        if let Some(time) = time {
+            *self.spans.device[stage as usize].get_or_insert_default() += time;
+        }
+        Ok(result)
     }
 
     /// Time since the request arrived.

@@ -7,9 +7,11 @@
 //! standard deviation near 2).
 
 use std::borrow::Cow;
+use std::num::NonZeroUsize;
 
-use half::bf16;
+use kernels::device::Cpu;
 use kernels::dtype::DType;
+use kernels::ops::synthetic::{self, Fill};
 
 use crate::config::ModelConfig;
 use crate::error::EngineError;
@@ -19,9 +21,6 @@ use crate::weights::{StoredTensor, TensorSource};
 /// Changes whenever the same name would give other weights; part of the model's digest.
 pub(crate) const SCHEMA: &str = "reprise synthetic weights 1";
 
-/// The odd constant of SplitMix64: the golden ratio in 64 bits.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
 /// Makes the tensors of a shape.
 #[derive(Clone, Debug)]
 pub(crate) struct SyntheticTensors {
@@ -30,19 +29,26 @@ pub(crate) struct SyntheticTensors {
 }
 
 impl TensorSource for SyntheticTensors {
+    fn dtype(&self, _: TensorId) -> DType {
+        DType::BF16
+    }
+
+    fn fill(&self, id: TensorId) -> Option<Fill> {
+        let (mean, deviation) = distribution(id, &self.config);
+        let key = blake3::hash(format!("{SCHEMA}/{}/{}", self.name, id.safetensors_name()).as_bytes());
+        let seed = key.as_bytes().iter().take(8).fold(0, |seed, &byte| (seed << 8) | u64::from(byte));
+        Some(Fill { seed, mean, deviation })
+    }
+
     fn tensor(&self, id: TensorId) -> Result<StoredTensor<'_>, EngineError> {
-        let name = id.safetensors_name();
         let shape = id.shape(&self.config);
         let columns = shape.last().copied().unwrap_or(1);
-        let (mean, deviation) = distribution(id, &self.config);
-        let key = blake3::hash(format!("{SCHEMA}/{}/{name}", self.name).as_bytes());
-        let seed = key.as_bytes().iter().take(8).fold(0, |seed, &byte| (seed << 8) | u64::from(byte));
-        let rows = shape.iter().product::<usize>() / columns;
-        let mut bytes = vec![0; rows * columns * 2];
-        for (row, out) in bytes.chunks_exact_mut(columns * 2).enumerate() {
-            fill_row(mix(seed ^ (row as u64).wrapping_mul(GOLDEN)), mean, deviation, out);
+        let mut bytes = vec![0; shape.iter().product::<usize>() * 2];
+        if let Some(fill) = self.fill(id) {
+            // Tensors are read side by side, one a thread.
+            synthetic::cpu(&Cpu::new(Some(NonZeroUsize::MIN)), fill, columns, &mut bytes);
         }
-        Ok(StoredTensor { name, dtype: DType::BF16, bytes: Cow::Owned(bytes) })
+        Ok(StoredTensor { name: id.safetensors_name(), dtype: DType::BF16, bytes: Cow::Owned(bytes) })
     }
 }
 
@@ -64,36 +70,10 @@ fn distribution(id: TensorId, config: &ModelConfig) -> (f32, f32) {
     }
 }
 
-/// Fills a row with little-endian bf16 numbers. A 64-bit word gives two elements, each the centred sum of
-/// four bytes: close enough to a normal distribution (Irwin-Hall), several times cheaper, and free of library
-/// functions whose last bit differs between machines.
-fn fill_row(seed: u64, mean: f32, deviation: f32, out: &mut [u8]) {
-    /// Mean of a sum of four bytes.
-    const CENTRE: f32 = 510.0;
-    /// Its standard deviation, `sqrt(4 * (256^2 - 1) / 12)`.
-    const SPREAD: f32 = 147.800_54;
-    let scale = deviation / SPREAD;
-    for (index, pair) in out.chunks_mut(4).enumerate() {
-        let word = mix(seed.wrapping_add((index as u64).wrapping_mul(GOLDEN)));
-        // Adds neighbouring bytes, then neighbouring sums: one sum of four bytes in each half of the word.
-        let pairs = (word & 0x00FF_00FF_00FF_00FF) + ((word >> 8) & 0x00FF_00FF_00FF_00FF);
-        let sums = (pairs & 0x0000_FFFF_0000_FFFF) + ((pairs >> 16) & 0x0000_FFFF_0000_FFFF);
-        for (element, sum) in pair.chunks_exact_mut(2).zip([sums as u32, (sums >> 32) as u32]) {
-            let value = mean + (sum as f32 - CENTRE) * scale;
-            element.copy_from_slice(&bf16::from_f32(value).to_le_bytes());
-        }
-    }
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
-const fn mix(word: u64) -> u64 {
-    let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    word ^ (word >> 31)
-}
-
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
     use crate::shapes::Shape;
 

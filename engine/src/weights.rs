@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use kernels::device::Cpu;
 use kernels::dtype::DType;
 use kernels::ops::matmul::Matrix;
+use kernels::ops::synthetic::Fill;
 
 use crate::config::ModelConfig;
 use crate::error::EngineError;
@@ -64,6 +65,14 @@ pub(crate) struct StoredTensor<'a> {
 
 /// Where weights come from. Every call reads (or makes) the bytes anew.
 pub(crate) trait TensorSource: Sync {
+    /// Element type of one tensor; opening the source has checked that it is there.
+    fn dtype(&self, id: TensorId) -> DType;
+
+    /// What fills a matrix, where it is drawn at random: a card then makes it itself.
+    fn fill(&self, _: TensorId) -> Option<Fill> {
+        None
+    }
+
     /// The bytes of one tensor.
     fn tensor(&self, id: TensorId) -> Result<StoredTensor<'_>, EngineError>;
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use reports::record::{CacheState, CallError, CallRecord, SCHEMA_VERSION, SpansMs, Structure};
+use reports::record::{CacheState, CallError, CallRecord, DeviceMs, SCHEMA_VERSION, SpansMs, Structure};
 use serde_json::Value;
 use transcripts::message::Message;
 use transcripts::structure;
@@ -70,7 +70,14 @@ pub fn answered(
         decode_ms: Some(ms(facts.decode)),
         e2e_ms: Some(ms(facts.e2e)),
         spans_ms: spans_ms(facts),
+        device_ms: DeviceMs {
+            score: facts.device_stages.score.map(ms),
+            prefill: facts.device_stages.prefill.map(ms),
+            first_token: facts.device_stages.first_token.map(ms),
+        },
         kv_bytes: Some(facts.kv_bytes),
+        // What the board reports counts other processes and the driver, too; the backend's own count stands in for it.
+        device_bytes_peak: telemetry.device_bytes_peak.or(facts.device_bytes_peak),
         finish_reason: Some(finish_word(facts.finish).to_owned()),
         output_digest: Some(output_digest(&facts.output_ids)),
         output_text: Some(facts.output_text.clone()),

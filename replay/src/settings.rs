@@ -102,10 +102,12 @@ impl From<CallRange> for String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceChoice {
-    /// The best device of this build: the CPU.
+    /// The first card where one works, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
+    /// The card of this number, counted from 0.
+    Cuda(u32),
 }
 
 impl FromStr for DeviceChoice {
@@ -115,10 +117,13 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-                Err("this build has no CUDA backend; use --device cpu".to_owned())
+            "cuda" => Ok(Self::Cuda(0)),
+            other => {
+                let ordinal = other.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+                ordinal
+                    .map(Self::Cuda)
+                    .ok_or_else(|| format!("expected auto, cpu, cuda or cuda:N, got `{other}`"))
             }
-            other => Err(format!("expected auto or cpu, got `{other}`")),
         }
     }
 }
@@ -154,6 +159,9 @@ pub struct Settings {
     pub drafter: Option<String>,
     /// Where the models run.
     pub device: DeviceChoice,
+    /// Whether kernels that run on Hopper cards alone are used there.
+    #[serde(default)]
+    pub hopper_kernels: bool,
     /// Threads; every core when absent.
     pub threads: Option<NonZeroUsize>,
     /// Budget of the target's KV cache.

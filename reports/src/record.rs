@@ -92,6 +92,19 @@ impl SpansMs {
     }
 }
 
+/// Milliseconds that a card worked within a stage of TTFT, on the card's own clock; what a span of `spans_ms` is longer than
+/// this, the card waited. Each `null` where the stage did not run or there is no card.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeviceMs {
+    /// Drafter forward pass and tail scores.
+    pub score: Option<f64>,
+    /// Target forward pass over the tokens that were not reused.
+    pub prefill: Option<f64>,
+    /// Logits of the last position.
+    pub first_token: Option<f64>,
+}
+
 /// Output-structure verdict of one call (codes of the output checks, `O01`..).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
@@ -185,6 +198,9 @@ pub struct CallRecord {
     /// Stages of TTFT.
     #[serde(deserialize_with = "null_as_default")]
     pub spans_ms: SpansMs,
+    /// The card's part of them.
+    #[serde(deserialize_with = "null_as_default")]
+    pub device_ms: DeviceMs,
 
     /// KV bytes in use after the call.
     pub kv_bytes: Option<u64>,
@@ -253,6 +269,7 @@ impl Default for CallRecord {
             decode_ms: None,
             e2e_ms: None,
             spans_ms: SpansMs::default(),
+            device_ms: DeviceMs::default(),
             kv_bytes: None,
             device_bytes_peak: None,
             host_rss_bytes_peak: None,

@@ -1,12 +1,11 @@
 //! A batch of texts through the drafter: what is kept of each. Moves the models in and out of memory as the residency
 //! asks, once per batch, and books every part under its own stage.
 
-use kernels::device::Cpu;
-
 use crate::compress::compressor::Candidate;
 use crate::compress::freeze::Frozen;
 use crate::compress::score::tail_scores;
 use crate::compress::select::{SelectParams, kept_bytes, select};
+use crate::device::Device;
 use crate::error::EngineError;
 use crate::request::{Residency, ScoreRope};
 use crate::residency::Resident;
@@ -15,7 +14,7 @@ use crate::spans::{Stage, StageClock};
 /// The models and settings of a batch.
 pub struct Scorer<'a> {
     /// The device.
-    pub cpu: &'a Cpu,
+    pub device: &'a Device,
     /// The model that has to make room.
     pub target: &'a mut Resident,
     /// The model that scores.
@@ -53,7 +52,7 @@ impl Scorer<'_> {
         if self.residency == Residency::Parked {
             clock.run(Stage::TargetLoad, || {
                 self.drafter.park();
-                self.target.load(self.cpu)
+                self.target.load(self.device)
             })?;
         }
         scored
@@ -65,15 +64,16 @@ impl Scorer<'_> {
         clock: &mut StageClock,
     ) -> Result<Scored, EngineError> {
         if !self.drafter.is_loaded() {
-            clock.run(Stage::DrafterLoad, || self.drafter.load(self.cpu))?;
+            clock.run(Stage::DrafterLoad, || self.drafter.load(self.device))?;
         }
-        let drafter = self.drafter.on(self.cpu)?;
+        let drafter = self.drafter.on(self.device)?;
         let mut scored = Scored::default();
         for Candidate { text, .. } in candidates {
             let tokenizer = &self.drafter.model().tokenizer;
             let (tokens, bytes) = clock.run(Stage::Tokenize, || tokenizer.encode_with_offsets(text))?;
-            let dtype = self.drafter.kv_dtype();
-            let scores = clock.run(Stage::Score, || tail_scores(&drafter, dtype, &tokens, self.rope))?;
+            let dtype = self.drafter.kv_dtype(self.device);
+            let score = || tail_scores(&drafter, dtype, &tokens, self.rope);
+            let scores = clock.run_on(self.device, Stage::Score, score)?;
             let Some(scores) = scores else {
                 scored.outcomes.push(Frozen::Verbatim);
                 continue;

@@ -1,17 +1,19 @@
 //! The KV cache of the target: slots in device memory, who holds them, and which prefixes they keep. The one place
 //! where bookkeeping and device memory meet. Knows no message and no time.
 
-use kernels::kv::{KvDType, KvLayer, Slot};
+use kernels::kv::{KvDType, Slot};
 
 use crate::config::ModelConfig;
+use crate::device::Device;
 use crate::error::EngineError;
 use crate::kv::pool::SlotPool;
 use crate::kv::prefix::{Hit, Lease, PrefixCache, Prompt, RadixIndex};
+use crate::model::qwen3::Memory;
 use crate::request::CachePolicy;
 
 /// The KV memory of one model and its bookkeeping.
 pub struct KvCache {
-    layers: Vec<KvLayer>,
+    memory: Memory,
     pool: SlotPool,
     /// `None` when prefixes are not kept.
     index: Option<RadixIndex>,
@@ -26,9 +28,9 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Slots of the positions `0..n`.
-    pub fn slots(&self, n: usize) -> &[Slot] {
-        &self.slots[..n]
+    /// Slot of each position, in order.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// Prompt tokens whose KV was found in the cache.
@@ -43,11 +45,13 @@ impl KvCache {
         (2 * config.n_layers * config.n_kv_heads * config.head_dim * dtype.bytes()) as u64
     }
 
-    /// An empty cache of as many slots as `budget_bytes` holds. The memory is reserved, and touched as slots are used.
+    /// An empty cache of as many slots as `budget_bytes` holds. On the CPU the memory is reserved, and touched as slots
+    /// are used; on a card it is taken.
     ///
     /// # Errors
-    /// The budget holds no slot.
+    /// The budget holds no slot, or the card not the budget.
     pub fn new(
+        device: &Device,
         config: &ModelConfig,
         dtype: KvDType,
         budget_bytes: u64,
@@ -58,9 +62,8 @@ impl KvCache {
         if n_slots == 0 {
             return Err(EngineError::KvBudget { needed: bytes_per_token, budget: budget_bytes, n_tokens: 1 });
         }
-        let layer = || KvLayer::new(n_slots as usize, config.n_kv_heads, config.head_dim, dtype);
         Ok(Self {
-            layers: (0..config.n_layers).map(|_| layer()).collect(),
+            memory: Memory::new(device, config, dtype, n_slots as usize)?,
             pool: SlotPool::new(n_slots),
             index: (policy == CachePolicy::On).then(RadixIndex::new),
             bytes_per_token,
@@ -72,9 +75,9 @@ impl KvCache {
         self.index.is_some()
     }
 
-    /// The layers, to be read and written by a forward pass.
-    pub fn layers(&mut self) -> &mut [KvLayer] {
-        &mut self.layers
+    /// The keys and values, to be read and written by a pass.
+    pub const fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
     /// Bytes of the slots in use.

@@ -1,4 +1,3 @@
-//! Forward passes, one architecture per file. A model sees tokens, positions and slots; it never sees hashes, hits
-//! or time.
+//! Architectures: one folder each. A model sees tokens, positions and slots; it knows no cache, no hash and no time.
 
 pub mod qwen3;

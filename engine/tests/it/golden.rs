@@ -1,4 +1,5 @@
-//! Reads the golden data of `tests/golden` (see its SOURCE.md). Used by every test that compares with Python.
+//! Reads the golden data of `tests/golden` (see its SOURCE.md). Used by every test that compares with Python. Paths are
+//! relative to the crate, where Cargo runs tests, so that the binary also runs in a copy of the project.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +7,12 @@ use safetensors::{Dtype, SafeTensors};
 
 /// A file of the golden model.
 pub fn pico(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pico").join(file)
+    Path::new("tests/golden/pico").join(file)
 }
 
 /// A JSON file of the golden folder.
 pub fn json(file: &str) -> serde_json::Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    let path = Path::new("tests/golden").join(file);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

@@ -14,8 +14,11 @@ use crate::golden::{Tensors, json, pico};
 
 fn engine(file: &str) -> Engine {
     let target = ModelSource::parse(pico(file).to_str().unwrap()).unwrap();
-    let options =
-        EngineOptions { target, drafter: None, threads: NonZeroUsize::new(2), kv_budget_bytes: 16 << 20 };
+    let options = EngineOptions {
+        threads: NonZeroUsize::new(2),
+        kv_budget_bytes: 16 << 20,
+        ..EngineOptions::new(target)
+    };
     Engine::open(options).unwrap()
 }
 
@@ -31,12 +34,17 @@ fn kl(truth: &[f32], got: &[f32]) -> f64 {
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-struct Distance {
-    max_abs: f32,
-    kl_mean: f64,
+/// How far logits are from the truth.
+#[derive(Debug)]
+pub struct Distance {
+    /// The largest difference.
+    pub max_abs: f32,
+    /// Mean KL divergence over the rows, nats.
+    pub kl_mean: f64,
 }
 
-fn distance(truth: &[f32], got: &[Vec<f32>]) -> Distance {
+/// Distance of rows of logits from those of `truth`.
+pub fn distance(truth: &[f32], got: &[Vec<f32>]) -> Distance {
     let width = got[0].len();
     assert_eq!(truth.len(), got.len() * width);
     let rows = || truth.chunks(width).zip(got);

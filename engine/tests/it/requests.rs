@@ -16,10 +16,10 @@ use transcripts::message::{Message, Role, ToolCall};
 
 fn open(threads: usize, kv_budget_bytes: u64) -> Engine {
     Engine::open(EngineOptions {
-        target: ModelSource::parse("synthetic:nano").unwrap(),
         drafter: Some(ModelSource::parse("synthetic:nano-drafter").unwrap()),
         threads: NonZeroUsize::new(threads),
         kv_budget_bytes,
+        ..EngineOptions::new(ModelSource::parse("synthetic:nano").unwrap())
     })
     .unwrap()
 }
@@ -27,7 +27,7 @@ fn open(threads: usize, kv_budget_bytes: u64) -> Engine {
 const ROOMY: u64 = 64 << 20;
 
 /// A session of `n_calls` calls: each call's prompt extends the one before by a tool call and its result.
-fn history(n_calls: usize) -> Vec<Message> {
+pub fn history(n_calls: usize) -> Vec<Message> {
     let mut messages = vec![
         Message::text(Role::System, "You answer questions about a repository, with the tools you have."),
         Message::text(Role::User, "Where is the retry limit set, and what is it?"),
@@ -52,7 +52,7 @@ fn history(n_calls: usize) -> Vec<Message> {
 }
 
 /// The prompt of call `call` (from 0) of [`history`].
-fn prompt(messages: &[Message], call: usize) -> Vec<&Message> {
+pub fn prompt(messages: &[Message], call: usize) -> Vec<&Message> {
     messages[..2 + 2 * call].iter().collect()
 }
 
@@ -68,11 +68,11 @@ fn compression(policy: CompressionPolicy) -> CompressionSettings {
     }
 }
 
-fn arm(cache: CachePolicy, policy: Option<CompressionPolicy>) -> ArmSettings {
+pub fn arm(cache: CachePolicy, policy: Option<CompressionPolicy>) -> ArmSettings {
     ArmSettings { cache, compression: policy.map(compression), residency: Residency::Resident }
 }
 
-fn ask(engine: &mut Engine, messages: &[&Message]) -> Response {
+pub fn ask(engine: &mut Engine, messages: &[&Message]) -> Response {
     let request = Request {
         messages,
         tools: &[],
@@ -90,13 +90,13 @@ fn ask(engine: &mut Engine, messages: &[&Message]) -> Response {
     response
 }
 
-fn replay(engine: &mut Engine, settings: ArmSettings, n_calls: usize) -> Vec<Response> {
+pub fn replay(engine: &mut Engine, settings: ArmSettings, n_calls: usize) -> Vec<Response> {
     let messages = history(n_calls);
     engine.start(settings).unwrap();
     (0..n_calls).map(|call| ask(engine, &prompt(&messages, call))).collect()
 }
 
-fn logits(responses: &[Response]) -> Vec<&str> {
+pub fn logits(responses: &[Response]) -> Vec<&str> {
     responses.iter().map(|response| response.first_logits_digest.as_str()).collect()
 }
 
@@ -329,12 +329,8 @@ fn requests_that_cannot_run_say_why_and_leave_the_arm_usable() {
     engine.check_invariants().unwrap();
     assert_eq!(ask(&mut engine, &prompt(&messages, 0)).exact, Some(true));
 
-    let alone = EngineOptions {
-        target: ModelSource::parse("synthetic:nano").unwrap(),
-        drafter: None,
-        threads: None,
-        kv_budget_bytes: ROOMY,
-    };
+    let target = ModelSource::parse("synthetic:nano").unwrap();
+    let alone = EngineOptions { kv_budget_bytes: ROOMY, ..EngineOptions::new(target) };
     let refused = Engine::open(alone).unwrap().start(arm(CachePolicy::Off, Some(CompressionPolicy::Freeze)));
     assert!(matches!(refused, Err(EngineError::NoDrafter)));
 }

@@ -2,7 +2,9 @@
 //! it is measured.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use engine::device::{Cuda, CudaOptions, Device as OpenDevice, DeviceChoice as EngineDevice, KernelError};
 use engine::engine::Engine;
 use engine::error::EngineError;
 use engine::model_source::ModelSource;
@@ -14,7 +16,7 @@ use engine::request::{
 };
 use engine::residency::Resident;
 use engine::sample::Sampling as EngineSampling;
-use engine::spans::{Spans, Stage};
+use engine::spans::Stage;
 use serde_json::{Value, json};
 use transcripts::message::{Message, Role};
 
@@ -22,7 +24,7 @@ use crate::arm::{Arm, Cache, CompressionSettings, Policy, Residency, ScoreRope, 
 use crate::backend::{
     Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
 };
-use crate::settings::Settings;
+use crate::settings::{DeviceChoice, Settings};
 use crate::validity::{Finish, Thinking};
 
 /// The engine and the models it holds.
@@ -39,6 +41,12 @@ impl EngineBackend {
         let options = EngineOptions {
             target: ModelSource::parse(&settings.model)?,
             drafter: settings.drafter.as_deref().map(ModelSource::parse).transpose()?,
+            device: match settings.device {
+                DeviceChoice::Auto => EngineDevice::Auto,
+                DeviceChoice::Cpu => EngineDevice::Cpu,
+                DeviceChoice::Cuda(ordinal) => EngineDevice::Cuda(ordinal),
+            },
+            cuda: CudaOptions { hopper_kernels: settings.hopper_kernels, ..CudaOptions::DEFAULT },
             threads: settings.threads,
             kv_budget_bytes: settings.kv_budget_bytes,
         };
@@ -75,18 +83,17 @@ fn warm_up(engine: &mut Engine) {
 
 impl Backend for EngineBackend {
     fn identity(&self) -> Identity {
-        let cpu = self.engine.cpu();
-        let mut models = BTreeMap::from([("target".to_owned(), model_facts(self.engine.target()))]);
+        let mut models =
+            BTreeMap::from([("target".to_owned(), model_facts(self.engine.target(), self.engine.device()))]);
         if let Some(drafter) = self.engine.drafter() {
-            models.insert("drafter".to_owned(), model_facts(drafter));
+            models.insert("drafter".to_owned(), model_facts(drafter, self.engine.device()));
         }
         Identity {
-            device: Device::Cpu,
-            device_facts: BTreeMap::from([
-                ("kind".to_owned(), json!("cpu")),
-                ("threads".to_owned(), json!(cpu.threads())),
-                ("isa".to_owned(), json!(cpu.isa().to_string())),
-            ]),
+            device: match self.engine.device().cuda() {
+                None => Device::Cpu,
+                Some(cuda) => Device::Cuda(cuda.info().ordinal),
+            },
+            device_facts: device_facts(self.engine.device()),
             models,
             // The template is asked for its default, which leaves reasoning to the model.
             thinking: Thinking::Allowed,
@@ -127,6 +134,8 @@ impl From<EngineError> for BackendError {
         let kind = match &error {
             EngineError::ContextLength { .. } => "context_length",
             EngineError::OutOfMemory { .. } | EngineError::KvBudget { .. } => "out_of_memory",
+            EngineError::Device { source: KernelError::DeviceMemory { .. } } => "out_of_memory",
+            EngineError::Device { .. } => "device",
             EngineError::Template { .. } => "template",
             EngineError::EmptyRequest { .. } => "request",
             _ => "backend",
@@ -135,7 +144,41 @@ impl From<EngineError> for BackendError {
     }
 }
 
-fn model_facts(resident: &Resident) -> Value {
+/// What the models run on, for `run.json`.
+fn device_facts(device: &OpenDevice) -> BTreeMap<String, Value> {
+    let cpu = device.cpu();
+    let mut facts = BTreeMap::from([
+        ("kind", json!("cpu")),
+        ("threads", json!(cpu.threads())),
+        ("isa", json!(cpu.isa().to_string())),
+    ]);
+    if let Some(reason) = device.no_cuda() {
+        facts.insert("no_cuda", json!(reason.to_string()));
+    }
+    if let Some(cuda) = device.cuda() {
+        facts.extend(cuda_facts(cuda));
+    }
+    facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn cuda_facts(cuda: &Cuda) -> [(&'static str, Value); 9] {
+    let info = cuda.info();
+    let (major, minor) = info.compute_capability;
+    let version = info.driver_version;
+    [
+        ("kind", json!("cuda")),
+        ("ordinal", json!(info.ordinal)),
+        ("name", json!(info.name)),
+        ("uuid", json!(info.uuid)),
+        ("compute_capability", json!(format!("{major}.{minor}"))),
+        ("n_sms", json!(info.n_sms)),
+        ("memory_bytes", json!(info.memory_bytes)),
+        ("driver_cuda_version", json!(format!("{}.{}", version / 1000, version % 1000 / 10))),
+        ("kernels", json!(cuda.kernels())),
+    ]
+}
+
+fn model_facts(resident: &Resident, device: &OpenDevice) -> Value {
     let description = resident.model().describe();
     json!({
         "name": description.name,
@@ -145,7 +188,7 @@ fn model_facts(resident: &Resident) -> Value {
         "file_bytes": description.file_bytes,
         "weight_bytes": description.memory.weight_bytes,
         "tensors_by_dtype": description.tensors_by_dtype,
-        "kv_dtype": resident.kv_dtype().to_string(),
+        "kv_dtype": resident.kv_dtype(device).to_string(),
         "context_length": description.config.context_length,
         "tokenizer_digest": description.tokenizer.digest,
         "chat_template": description.chat_template.to_string(),
@@ -215,11 +258,13 @@ fn facts(response: Response) -> CallFacts {
             EngineCacheState::Miss => CacheState::Miss,
             EngineCacheState::Hit => CacheState::Hit,
         },
-        stages: stage_times(&response.spans),
+        stages: stage_times(|stage| response.spans.get(stage)),
+        device_stages: stage_times(|stage| response.spans.device(stage)),
         ttft: response.ttft,
         decode: response.decode,
         e2e: response.e2e,
         kv_bytes: response.kv_bytes,
+        device_bytes_peak: response.device_bytes_peak,
         finish: match response.finish_reason {
             FinishReason::Stop => Finish::EndToken,
             FinishReason::Length => Finish::Length,
@@ -232,18 +277,18 @@ fn facts(response: Response) -> CallFacts {
     }
 }
 
-fn stage_times(spans: &Spans) -> StageTimes {
+fn stage_times(time: impl Fn(Stage) -> Option<Duration>) -> StageTimes {
     StageTimes {
-        render: spans.get(Stage::Render),
-        tokenize: spans.get(Stage::Tokenize),
-        target_park: spans.get(Stage::TargetPark),
-        drafter_load: spans.get(Stage::DrafterLoad),
-        score: spans.get(Stage::Score),
-        select: spans.get(Stage::Select),
-        target_load: spans.get(Stage::TargetLoad),
-        lookup: spans.get(Stage::Lookup),
-        restore: spans.get(Stage::Restore),
-        prefill: spans.get(Stage::Prefill),
-        first_token: spans.get(Stage::FirstToken),
+        render: time(Stage::Render),
+        tokenize: time(Stage::Tokenize),
+        target_park: time(Stage::TargetPark),
+        drafter_load: time(Stage::DrafterLoad),
+        score: time(Stage::Score),
+        select: time(Stage::Select),
+        target_load: time(Stage::TargetLoad),
+        lookup: time(Stage::Lookup),
+        restore: time(Stage::Restore),
+        prefill: time(Stage::Prefill),
+        first_token: time(Stage::FirstToken),
     }
 }

@@ -173,6 +173,8 @@ pub struct CallFacts {
     pub cache_state: CacheState,
     /// Stages of TTFT.
     pub stages: StageTimes,
+    /// The part of each stage in which a card worked, on the card's clock; empty where there is none.
+    pub device_stages: StageTimes,
     /// Arrival of the request to the first token.
     pub ttft: Duration,
     /// First to last token.
@@ -181,6 +183,8 @@ pub struct CallFacts {
     pub e2e: Duration,
     /// Bytes of KV in use when the call ended.
     pub kv_bytes: u64,
+    /// The most device memory that the backend held during the call.
+    pub device_bytes_peak: Option<u64>,
     /// Why generation ended.
     pub finish: Finish,
     /// Generated text.

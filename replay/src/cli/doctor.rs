@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use engine::device::{Cuda, CudaOptions, DeviceInfo, cublaslt_version, detect};
 use engine::engine::Engine;
 use engine::model_source::ModelSource;
 use engine::peak::Peak;
@@ -95,11 +96,8 @@ fn diagnose() -> Diagnosis {
             board(&opened),
             "no power, energy, utilisation or device memory in telemetry.csv; nothing else",
         ),
-        part(
-            "CUDA backend",
-            Err("not part of this build".to_owned()),
-            "models run on the CPU: true token counts and cache behaviour, times of this CPU and not of a GPU",
-        ),
+        cuda(),
+        cublaslt(),
         disk(),
     ];
     Diagnosis {
@@ -115,7 +113,7 @@ fn diagnose() -> Diagnosis {
 /// logits bit for bit.
 fn self_test() -> Result<String, BackendError> {
     let target = ModelSource::parse(settings::MODEL)?;
-    let options = EngineOptions { target, drafter: None, threads: None, kv_budget_bytes: SELF_TEST_KV_BYTES };
+    let options = EngineOptions { kv_budget_bytes: SELF_TEST_KV_BYTES, ..EngineOptions::new(target) };
     let mut engine = Engine::open(options)?;
     let cache_only =
         ArmSettings { cache: CachePolicy::On, compression: None, residency: Residency::Resident };
@@ -131,7 +129,7 @@ fn self_test() -> Result<String, BackendError> {
     };
     engine.generate(&request)?;
     let again = engine.generate(&request)?;
-    let cpu = engine.cpu();
+    let cpu = engine.device().cpu();
     match (again.tokens_prefix_hit, again.exact) {
         (1.., Some(true)) => Ok(format!(
             "answers on {} threads with {} ({}); a reused prefix gives the same bits",
@@ -164,6 +162,32 @@ fn board(opened: &Opened) -> Result<String, String> {
         offer.not_offered.iter().map(|(reading, reason)| format!("{reading} ({reason})")).collect();
     let lacks = if lacks.is_empty() { String::new() } else { format!("; not {}", lacks.join(", ")) };
     Ok(format!("{name} tells {}{lacks}", offer.offered.join(", ")))
+}
+
+/// The cards that models can run on.
+fn cuda() -> Part {
+    let found = detect().map_err(|absence| absence.to_string()).and_then(|devices| {
+        let opened = Cuda::open(0, CudaOptions::DEFAULT).map_err(|error| error.to_string())?;
+        let name = |info: &DeviceInfo| format!("cuda:{} {}", info.ordinal, info.name);
+        let names: Vec<String> = devices.iter().map(name).collect();
+        Ok(format!("{} ({}); kernels are built in, NVRTC is not needed", names.join(", "), opened.kernels()))
+    });
+    part(
+        "CUDA card",
+        found,
+        "models run on the CPU: true token counts and cache behaviour, times of this CPU and not of a GPU",
+    )
+}
+
+/// The library that multiplies matrices in prefill, where it is installed.
+fn cublaslt() -> Part {
+    part(
+        "cuBLASLt",
+        cublaslt_version()
+            .map(|version| format!("version {version}, multiplies BF16 weights in prefill on a card"))
+            .ok_or_else(|| "libcublasLt.so.13 was not found".to_owned()),
+        "on a card, prefill of BF16 weights runs on the built-in matrix kernels",
+    )
 }
 
 /// Free space where runs go by default.

@@ -31,8 +31,7 @@ pub struct LogitsArgs {
 /// The model cannot be opened, the list is empty or too long, an id is not in the vocabulary.
 pub fn logits(args: &LogitsArgs) -> Result<Outcome, ReplayError> {
     let target = ModelSource::parse(&args.model).map_err(BackendError::from)?;
-    let options =
-        EngineOptions { target, drafter: None, threads: None, kv_budget_bytes: settings::KV_BUDGET_BYTES };
+    let options = EngineOptions { kv_budget_bytes: settings::KV_BUDGET_BYTES, ..EngineOptions::new(target) };
     let engine = Engine::open(options).map_err(BackendError::from)?;
     let first = if args.all { 0 } else { args.tokens.len().saturating_sub(1) };
     let rows = engine.logits(&args.tokens, first).map_err(BackendError::from)?;

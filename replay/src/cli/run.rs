@@ -59,6 +59,9 @@ pub fn run(args: &RunArgs, command: &[OsString], end_at_once: fn()) -> Result<Ou
     }
     let mut backend = EngineBackend::open(&prepared.plan.settings)?;
     let identity = backend.identity();
+    if let Some(reason) = identity.device_facts.get("no_cuda").and_then(Value::as_str) {
+        eprintln!("note: the models run on the CPU: {reason}");
+    }
     let command = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let run = Run::begin(prepared, identity, command, args.output.clone())?;
     let stop = stop_on_signal(end_at_once)?;

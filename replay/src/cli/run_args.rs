@@ -25,9 +25,13 @@ pub struct RunArgs {
     /// The model that scores what compression keeps [default: synthetic:nano-drafter if the target is synthetic]
     #[arg(long, value_name = "D", help_heading = "Models")]
     pub drafter: Option<String>,
-    /// Where the models run: auto or cpu
+    /// Where the models run: cpu, cuda, cuda:N (the card of that number), or auto: the first card where one works, else
+    /// the CPU
     #[arg(long, default_value = "auto", help_heading = "Models")]
     pub device: DeviceChoice,
+    /// On a Hopper card, use the kernels written for it alone (wgmma); they are not covered by the emulator's tests
+    #[arg(long, help_heading = "Models")]
+    pub hopper_kernels: bool,
     /// Threads; results do not depend on it [default: every core]
     #[arg(long, value_name = "N", help_heading = "Models")]
     pub threads: Option<NonZeroUsize>,
@@ -160,6 +164,7 @@ impl RunArgs {
             model: self.model.clone(),
             drafter,
             device: self.device,
+            hopper_kernels: self.hopper_kernels,
             threads: self.threads,
             kv_budget_bytes: self.kv_budget,
             repeats: self.repeats,

@@ -1,5 +1,6 @@
 //! The command from outside: exit codes, messages, files, help.
 
+use engine::device::detect;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -74,7 +75,7 @@ fn usage_errors_exit_3_and_help_exits_0() {
         (&[], 3),
         (&["fly"], 3),
         (&["run", "--no-such-flag"], 3),
-        (&["run", "--device", "cuda"], 3),
+        (&["run", "--device", "cuda:99"], 3),
         (&["report"], 3),
         (&["logits"], 3),
     ] {
@@ -96,6 +97,10 @@ fn bad_input_exits_3_with_a_sentence() {
     fs::create_dir(at.join("nothing")).unwrap();
     for (args, expected) in [
         (&["run", "gone.jsonl"][..], "gone.jsonl"),
+        (
+            &["run", "--device", "cuda:99"],
+            if detect().is_ok() { "there is no card 99" } else { "--device cpu" },
+        ),
         (&["run", "empty.jsonl"], "empty.jsonl"),
         (&["run", "noise.bin"], "noise.bin"),
         (&["run", "nothing"], "no session to replay"),
@@ -379,7 +384,13 @@ fn models_and_the_machine_are_described() {
     assert_eq!(doctor.status.code(), Some(0));
     let doctor: Value = serde_json::from_str(&stdout(&doctor)).unwrap();
     let parts = doctor["parts"].as_array().unwrap();
-    assert!(parts.iter().any(|part| part["name"] == "CUDA backend" && part["state"] == "absent"));
+    // A card that is not there is named with what that costs; one that is there, with the kernels it runs.
+    let card = parts.iter().find(|part| part["name"] == "CUDA card").unwrap();
+    let detail = card["detail"].as_str().unwrap();
+    match card["state"].as_str().unwrap() {
+        "absent" => assert!(detail.contains("--device cpu") && card["cost"].is_string(), "{detail}"),
+        _ => assert!(detail.contains("cuda:0"), "{detail}"),
+    }
     assert!(parts.iter().all(|part| (part["state"] == "absent") == part["cost"].is_string()));
     let engine = parts.iter().find(|part| part["name"] == "engine").unwrap();
     assert_eq!(engine["state"], "present", "{engine}");

@@ -87,6 +87,7 @@ pub fn settings() -> Settings {
         model: "synthetic:nano".to_owned(),
         drafter: Some("synthetic:nano-drafter".to_owned()),
         device: DeviceChoice::Cpu,
+        hopper_kernels: false,
         threads: None,
         kv_budget_bytes: 1 << 20,
         repeats: 1,

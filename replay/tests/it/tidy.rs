@@ -205,17 +205,25 @@ fn every_op_has_spec_fast_version_cost_and_parity_bound() {
             _ => false,
         }
     };
-    let ops = with_extension("rs").into_iter().filter(is_op);
     let mut wrong = Vec::new();
-    for path in ops {
-        let text = read(&path);
-        for part in ["pub fn spec", "pub fn cpu", "pub fn cost"] {
+    for path in with_extension("rs").into_iter().filter(is_op) {
+        let folder = path.parent().filter(|_| path.ends_with("mod.rs"));
+        let is_part =
+            |other: &PathBuf| *other == path || folder.is_some_and(|folder| other.starts_with(folder));
+        let parts: Vec<PathBuf> = files().into_iter().filter(is_part).collect();
+        let is_rust = |part: &&PathBuf| part.extension().is_some_and(|e| e == "rs");
+        let text: String =
+            parts.iter().filter(is_rust).map(|part| read(part).replace("const fn", "fn")).collect();
+        let is_kernel = |part: &PathBuf| part.extension().is_some_and(|e| e == "cu");
+        let on_a_card = root().join(path.with_extension("cu")).exists() || parts.iter().any(is_kernel);
+        let cuda: &[&str] = if on_a_card { &["pub fn cuda"] } else { &[] };
+        for part in ["pub fn spec", "pub fn cpu", "pub fn cost"].iter().chain(cuda) {
             if !text.contains(part) {
                 wrong.push(format!("{} lacks `{part}`", path.display()));
             }
         }
     }
-    none("an op holds its spec, its fast version and its cost", wrong);
+    none("an op holds its spec, its fast versions, its cost and the bounds between them", wrong);
 }
 
 #[test]

@@ -62,6 +62,9 @@ fn measured(record: &CallRecord, fields: &mut Fields) {
     for (stage, ms) in record.spans_ms.named() {
         fields.number(&format!("{stage}_ms"), ms);
     }
+    fields.number("device_score_ms", record.device_ms.score);
+    fields.number("device_prefill_ms", record.device_ms.prefill);
+    fields.number("device_first_token_ms", record.device_ms.first_token);
     fields.number("kv_bytes", record.kv_bytes);
     fields.number("device_bytes_peak", record.device_bytes_peak);
     fields.number("host_rss_bytes_peak", record.host_rss_bytes_peak);

@@ -91,6 +91,28 @@ impl<T: Plain> DeviceBuffer<T> {
     }
 }
 
+impl<T: Plain> DeviceBuffer<T> {
+    /// Fills the buffer with zeros.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the device fails.
+    pub fn zero(&mut self) -> Result<(), KernelError> {
+        self.cuda.zero_bytes(self.address, self.bytes())
+    }
+
+    /// Copies all of another buffer of the same length, on the device.
+    ///
+    /// # Errors
+    /// [`KernelError::Cuda`] if the device fails.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn copy_from(&mut self, source: &Self) -> Result<(), KernelError> {
+        assert_eq!(self.len, source.len, "a copy between buffers of one length");
+        self.cuda.copy_within(self.address, source.address, self.bytes())
+    }
+}
+
 impl<T: Plain + Default> DeviceBuffer<T> {
     /// All elements, once everything asked for has run.
     ///
@@ -117,10 +139,6 @@ impl<T> DeviceBuffer<T> {
     /// Bytes held.
     pub const fn bytes(&self) -> u64 {
         (self.len * size_of::<T>()) as u64
-    }
-
-    pub(super) const fn address(&self) -> u64 {
-        self.address
     }
 
     /// The whole buffer, to read.

@@ -178,6 +178,13 @@ impl Card {
         self.synchronize()
     }
 
+    pub(super) fn copy_within(&self, to: u64, from: u64, bytes: u64) -> Result<(), KernelError> {
+        self.bind()?;
+        // SAFETY: the caller owns so many bytes at both addresses, in two buffers.
+        let answer = unsafe { result::memcpy_dtod_async(to, from, bytes as usize, self.stream) };
+        checked("cuMemcpyDtoDAsync", answer)
+    }
+
     pub(super) fn synchronize(&self) -> Result<(), KernelError> {
         self.bind()?;
         // SAFETY: the stream lives as long as `self`.

@@ -82,6 +82,9 @@ impl Emulated {
     }
 
     pub(super) fn zero(&self, address: u64, bytes: u64) -> Result<(), KernelError> {
+        if self.is_capturing() {
+            return Err(not_in_a_recording("filling memory"));
+        }
         // SAFETY: the caller owns so many bytes at the address.
         unsafe { pointer(address).write_bytes(0, bytes as usize) };
         Ok(())
@@ -102,6 +105,15 @@ impl Emulated {
         }
         // SAFETY: as in `copy_in`.
         unsafe { pointer(address).copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    pub(super) fn copy_within(&self, to: u64, from: u64, bytes: u64) -> Result<(), KernelError> {
+        if self.is_capturing() {
+            return Err(not_in_a_recording("a copy"));
+        }
+        // SAFETY: the caller owns so many bytes at both addresses, in two buffers.
+        unsafe { pointer(to).copy_from_nonoverlapping(pointer(from), bytes as usize) };
         Ok(())
     }
 

@@ -29,4 +29,18 @@ impl DeviceKv {
         let len = n_slots.saturating_mul(n_kv_heads).saturating_mul(head_dim);
         Ok(Self { keys: cuda.zeroed(len)?, values: cuda.zeroed(len)?, n_slots, n_kv_heads, head_dim })
     }
+
+    /// A layer without memory for values, for keys that are scored and never attended to.
+    ///
+    /// # Errors
+    /// As [`DeviceKv::new`].
+    pub fn keys_alone(
+        cuda: &Cuda,
+        n_slots: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+    ) -> Result<Self, KernelError> {
+        let len = n_slots.saturating_mul(n_kv_heads).saturating_mul(head_dim);
+        Ok(Self { keys: cuda.zeroed(len)?, values: cuda.alloc(0)?, n_slots, n_kv_heads, head_dim })
+    }
 }

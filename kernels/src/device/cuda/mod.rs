@@ -28,6 +28,7 @@ mod matrix;
 mod modules;
 mod tensor_map;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,11 +59,15 @@ pub struct CudaOptions {
     pub hopper_kernels: bool,
 }
 
-impl Default for CudaOptions {
+impl CudaOptions {
     /// cuBLASLt where it is found; no Hopper kernels, since they cannot be emulated and have no record of a
     /// run on a card yet.
+    pub const DEFAULT: Self = Self { cublaslt: true, hopper_kernels: false };
+}
+
+impl Default for CudaOptions {
     fn default() -> Self {
-        Self { cublaslt: true, hopper_kernels: false }
+        Self::DEFAULT
     }
 }
 
@@ -78,6 +83,21 @@ pub enum GemmPath {
     Hopper,
     /// The kernels for every card.
     Own,
+}
+
+/// Version of the cuBLASLt that prefill would use, 130101 being 13.1.1; `None` if it is not found.
+pub fn cublaslt_version() -> Option<usize> {
+    cublaslt::found_version()
+}
+
+impl fmt::Display for GemmPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CublasLt { version } => write!(f, "cublaslt-{version}"),
+            Self::Hopper => f.write_str("hopper"),
+            Self::Own => f.write_str("own"),
+        }
+    }
 }
 
 /// One card, or the emulator. Clones are handles of the same device; it closes with the last of them.
@@ -163,6 +183,12 @@ impl Cuda {
     /// What the device is.
     pub fn info(&self) -> &DeviceInfo {
         &self.inner.info
+    }
+
+    /// Which kernels run: what, beside the inputs, decides the bits of a result.
+    pub fn kernels(&self) -> String {
+        let (major, minor) = self.inner.info.compute_capability;
+        format!("cuda-sm_{major}{minor}/{}", self.gemm_path())
     }
 
     /// Whether the kernels run on the CPU under the emulator.
@@ -253,8 +279,8 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::alloc`].
     pub fn zeroed<T: Plain>(&self, len: usize) -> Result<DeviceBuffer<T>, KernelError> {
-        let buffer = self.alloc(len)?;
-        on_driver!(self, driver => driver.zero(buffer.address(), buffer.bytes()))?;
+        let mut buffer = self.alloc(len)?;
+        buffer.zero()?;
         Ok(buffer)
     }
 
@@ -345,6 +371,14 @@ impl Cuda {
     /// Copies device memory to the host and waits for it.
     fn copy_out(&self, address: u64, bytes: &mut [u8]) -> Result<(), KernelError> {
         on_driver!(self, driver => driver.copy_out(address, bytes))
+    }
+
+    fn zero_bytes(&self, address: u64, bytes: u64) -> Result<(), KernelError> {
+        on_driver!(self, driver => driver.zero(address, bytes))
+    }
+
+    fn copy_within(&self, to: u64, from: u64, bytes: u64) -> Result<(), KernelError> {
+        on_driver!(self, driver => driver.copy_within(to, from, bytes))
     }
 
     fn alloc_bytes(&self, bytes: u64) -> Result<u64, KernelError> {

@@ -17,6 +17,10 @@ fn what_is_written_is_read_back() {
         buffer.read_into(&mut first).unwrap();
         assert_eq!(first, [7.0, 2.0]);
         assert_eq!(buffer.read().unwrap(), [7.0, 2.0, 9.0]);
+        let mut copy = cuda.alloc(3).unwrap();
+        copy.copy_from(&buffer).unwrap();
+        buffer.zero().unwrap();
+        assert_eq!((copy.read().unwrap(), buffer.read().unwrap()), (vec![7.0, 2.0, 9.0], vec![0.0; 3]));
         assert_eq!(cuda.zeroed::<u32>(5).unwrap().read().unwrap(), [0; 5]);
         assert!(cuda.alloc::<u8>(0).unwrap().read().unwrap().is_empty());
     }

@@ -150,6 +150,11 @@ impl Preference {
     }
 }
 
+/// Version of the library, where it is found; asks no card.
+pub(super) fn found_version() -> Option<usize> {
+    library::load().then(CublasLt::version)
+}
+
 impl CublasLt {
     /// Opens the library if the machine has it and it works with the card, whose context is current. `workspace` gives
     /// [`WORKSPACE_BYTES`] of device memory, and is not asked if there is no library.

@@ -1,43 +1,24 @@
-//! The drafter reads a text and says how much its last tokens attend to each token. Knows the drafter's weights;
-//! knows no message, no chunk and no budget.
-//!
-//! ```text
-//! p[L,h,t,j] = softmax_j( q[L,h,t] . k[L,kv(h),j] / sqrt(head_dim) ),   t the last 8 positions, causal among them
-//! M[t,j]     = max over layers and heads of p
-//! score[j]   = mean over t of M[t,j]
-//! ```
-//! Source: the tail-attention score of the PFlash compressor (Lucebox `lucebox-hub`, PR 70), itself after Speculative
-//! Prefill (arXiv 2502.02789) with the prompt's own tail in place of generated look-ahead tokens. Layers run one at a
-//! time over the whole text, and a layer's K and V are dropped once its score is folded into `M`: a maximum does not
-//! care about order, so the scores are those of keeping every layer, at the memory of one.
+//! The tail score on the CPU.
 
 use kernels::kv::{KvDType, KvLayer, Slot};
 use kernels::ops::{kv_store, tail_score};
 
+use crate::compress::score::N_TAIL;
 use crate::error::EngineError;
-use crate::model::qwen3::{Heads, Qwen3, Rows, Scratch, Tap};
+use crate::model::qwen3::cpu::{Heads, Qwen3, Rows, Scratch, Tap};
 use crate::request::ScoreRope;
-
-/// Queries of the score: the last positions of the text.
-pub const N_TAIL: usize = 8;
 
 /// Rows per forward step of the drafter.
 const PIECE: usize = 512;
 
-/// Score of every token of `tokens`; `None` when the text is too short to be scored (`N_TAIL` tokens or fewer).
-///
-/// # Errors
-/// A token id outside the drafter's vocabulary.
-pub fn tail_scores(
+/// Score of every token of `tokens`, which are more than [`N_TAIL`].
+pub(super) fn tail_scores(
     drafter: &Qwen3<'_>,
     dtype: KvDType,
     tokens: &[u32],
     rope: ScoreRope,
-) -> Result<Option<Vec<f32>>, EngineError> {
+) -> Result<Vec<f32>, EngineError> {
     let n = tokens.len();
-    if n <= N_TAIL {
-        return Ok(None);
-    }
     let config = drafter.config;
     let slots: Vec<Slot> = (0..n as u32).map(Slot).collect();
     let mut hidden = drafter.embed(tokens)?;
@@ -62,17 +43,7 @@ pub fn tail_scores(
         let keys = tail.unrotated.as_ref().unwrap_or(&kv);
         tail_score::cpu(drafter.cpu, &tail.q_tail, keys, &slots, config.n_heads, &mut max_probs);
     }
-    Ok(Some(mean_over_tail(&max_probs, n)))
-}
-
-/// `score[j] = mean over t of M[t, j]`, summed in f64 in the order of `t`.
-fn mean_over_tail(max_probs: &[f32], n: usize) -> Vec<f32> {
-    (0..n)
-        .map(|j| {
-            let sum: f64 = (0..N_TAIL).map(|t| f64::from(max_probs[t * n + j])).sum();
-            (sum / N_TAIL as f64) as f32
-        })
-        .collect()
+    Ok(tail_score::mean(&max_probs, N_TAIL))
 }
 
 /// Keeps the tail's queries, and all keys before RoPE where the score wants them.

@@ -1,10 +1,10 @@
-//! The Qwen3 dense forward pass, top to bottom; target and drafter both use it.
+//! The forward pass on the CPU, top to bottom.
 //!
 //! Shapes: hidden `(n, hidden)`, q `(n, n_heads, head_dim)`, k and v `(n, n_kv_heads, head_dim)`, all f32 row-major.
 //! Source: `modeling_qwen3.py` of Hugging Face transformers; weights as `crate::weights` names them.
 
 use kernels::device::Cpu;
-use kernels::kv::{KvLayer, Slot};
+use kernels::kv::{KvDType, KvLayer, Slot};
 use kernels::ops::qk_norm_rope::{self, Angles, HeadNorm, Rotation};
 use kernels::ops::{attention, embedding, kv_store, matmul, rms_norm, swiglu};
 
@@ -95,30 +95,59 @@ impl Scratch {
     }
 }
 
-impl Qwen3<'_> {
-    /// Runs `tokens` at positions `start..` through every layer, writing their KV to the last slots of `slots`.
-    /// Returns the hidden state of every row, `(n, hidden)`, before the output norm.
-    ///
-    /// # Errors
-    /// A token id outside the vocabulary.
-    pub fn forward(
-        &self,
-        tokens: &[u32],
-        slots: &[Slot],
-        kv: &mut [KvLayer],
-        scratch: &mut Scratch,
-    ) -> Result<Vec<f32>, EngineError> {
-        assert_eq!(kv.len(), self.config.n_layers, "one KV layer per model layer");
-        assert!(tokens.len() <= slots.len(), "every token has a slot");
-        let angles = self.angles(slots.len() - tokens.len(), tokens.len());
-        let mut hidden = self.embed(tokens)?;
-        let mut rows = Rows { hidden: &mut hidden, slots, angles: &angles };
-        for (layer, kv) in self.weights.layers.iter().zip(kv) {
-            self.layer(layer, &mut rows, kv, scratch, &mut NoTap);
+/// Keys and values of every layer, and the buffers of a pass.
+pub struct Memory {
+    layers: Vec<KvLayer>,
+    scratch: Scratch,
+    /// Hidden state of the piece that ran last, before the output norm.
+    hidden: Vec<f32>,
+}
+
+impl Memory {
+    /// Layers of `n_slots` slots.
+    pub(super) fn new(config: &ModelConfig, dtype: KvDType, n_slots: usize) -> Self {
+        let layer = || KvLayer::new(n_slots, config.n_kv_heads, config.head_dim, dtype);
+        Self {
+            layers: (0..config.n_layers).map(|_| layer()).collect(),
+            scratch: Scratch::default(),
+            hidden: Vec::new(),
         }
-        Ok(hidden)
+    }
+}
+
+/// A model running over one sequence.
+pub struct Pass<'a> {
+    model: Qwen3<'a>,
+    memory: &'a mut Memory,
+    slots: &'a [Slot],
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(model: Qwen3<'a>, memory: &'a mut Memory, slots: &'a [Slot]) -> Self {
+        Self { model, memory, slots }
     }
 
+    /// Runs `tokens` at positions `start..` through every layer.
+    pub(super) fn run(&mut self, tokens: &[u32], start: usize) -> Result<(), EngineError> {
+        let Memory { layers, scratch, hidden } = &mut *self.memory;
+        let angles = self.model.angles(start, tokens.len());
+        *hidden = self.model.embed(tokens)?;
+        let slots = &self.slots[..start + tokens.len()];
+        let mut rows = Rows { hidden, slots, angles: &angles };
+        for (layer, kv) in self.model.weights.layers.iter().zip(layers) {
+            self.model.layer(layer, &mut rows, kv, scratch, &mut NoTap);
+        }
+        Ok(())
+    }
+
+    /// Logits of one row of the last piece.
+    pub(super) fn logits(&self, row: usize) -> Vec<f32> {
+        let width = self.model.config.hidden;
+        self.model.logits(&self.memory.hidden[row * width..(row + 1) * width])
+    }
+}
+
+impl Qwen3<'_> {
     /// Rows of the embedding, `(n, hidden)`.
     ///
     /// # Errors

@@ -1,0 +1,135 @@
+//! One sequence through a model on a card: pieces of the prompt, then token after token.
+
+use kernels::KernelError;
+use kernels::device::cuda::Graph;
+use kernels::kv::Slot;
+use kernels::ops::{argmax, attention, embedding};
+
+use crate::error::EngineError;
+use crate::model::qwen3::cuda::{Attention, Memory, Place, Qwen3};
+use crate::sample::{Sampler, Sampling};
+
+/// A model running over one sequence.
+pub struct Pass<'a> {
+    model: Qwen3<'a>,
+    memory: &'a mut Memory,
+}
+
+fn failed(source: KernelError) -> EngineError {
+    EngineError::Device { source }
+}
+
+impl<'a> Pass<'a> {
+    /// Brings the slots of the sequence to the card.
+    pub(in crate::model::qwen3) fn new(
+        model: Qwen3<'a>,
+        memory: &'a mut Memory,
+        slots: &[Slot],
+    ) -> Result<Self, EngineError> {
+        memory.begin(model.config, slots).map_err(failed)?;
+        Ok(Self { model, memory })
+    }
+
+    /// Runs `tokens` at positions `start..` through every layer.
+    pub(in crate::model::qwen3) fn run(&mut self, tokens: &[u32], start: usize) -> Result<(), EngineError> {
+        self.model.check(tokens)?;
+        self.memory.place(tokens, start).and_then(|()| self.launch_piece(tokens.len(), start)).map_err(failed)
+    }
+
+    fn launch_piece(&mut self, n: usize, start: usize) -> Result<(), KernelError> {
+        let Qwen3 { cuda, config, weights } = self.model;
+        let Memory { layers, slots, angles, position, tokens, hidden, prefill, .. } = &mut *self.memory;
+        let place = Place {
+            n,
+            start: position.view(),
+            slots: slots.view(),
+            angles: angles.view(),
+            attention: Attention::Prefill(start),
+        };
+        if let Some(kv) = layers.first() {
+            let needed = attention::prefill::scratch_len(n, start + n, config.n_heads, kv);
+            prefill.reserve_splits(cuda, needed)?;
+        }
+        let mut hidden = hidden.slice_mut(0..n * config.hidden);
+        embedding::cuda(cuda, tokens.slice(0..n), &weights.embedding, hidden.reborrow())?;
+        for (layer, kv) in weights.layers.iter().zip(layers) {
+            self.model.layer(layer, place, kv, &mut hidden, prefill)?;
+        }
+        Ok(())
+    }
+
+    /// Logits of one row of the last piece.
+    pub(in crate::model::qwen3) fn logits(&mut self, row: usize) -> Result<Vec<f32>, EngineError> {
+        let Memory { hidden, decode, logits, .. } = &mut *self.memory;
+        let width = self.model.config.hidden;
+        let hidden = hidden.slice(row * width..(row + 1) * width);
+        self.model.logits(hidden, &mut decode.normed, logits).map_err(failed)?;
+        logits.read().map_err(failed)
+    }
+
+    /// Runs one generated token at `position` and draws the next.
+    pub(in crate::model::qwen3) fn decode(
+        &mut self,
+        token: u32,
+        position: usize,
+        sampler: &mut Sampler,
+    ) -> Result<u32, EngineError> {
+        self.model.check(&[token])?;
+        self.run_recorded(token, position).map_err(failed)?;
+        match sampler.sampling() {
+            Sampling::Greedy => {
+                let mut best = [0];
+                self.memory.best.read_into(&mut best).map_err(failed)?;
+                sampler.accept(best[0], self.model.config.vocab)
+            }
+            Sampling::Seeded { .. } => sampler.sample(&self.memory.logits.read().map_err(failed)?),
+        }
+    }
+
+    /// Runs the recorded launches of one token, recording them first where they are not yet, or where memory that they
+    /// used is gone: weights that were parked.
+    fn run_recorded(&mut self, token: u32, position: usize) -> Result<(), KernelError> {
+        self.memory.place(&[token], position)?;
+        let graph = match self.memory.graph.take().filter(Graph::is_valid) {
+            Some(graph) => graph,
+            None => self.record()?,
+        };
+        let outcome = graph.run();
+        self.memory.graph = Some(graph);
+        outcome
+    }
+
+    /// Records the launches of one token.
+    fn record(&mut self) -> Result<Graph, KernelError> {
+        let model = self.model;
+        let Memory {
+            layers,
+            slots,
+            angles,
+            position,
+            tokens,
+            decode_hidden,
+            decode,
+            logits,
+            best,
+            scratch,
+            ..
+        } = &mut *self.memory;
+        model.cuda.capture(|| {
+            let place = Place {
+                n: 1,
+                start: position.view(),
+                slots: slots.view(),
+                angles: angles.view(),
+                attention: Attention::Decode,
+            };
+            let mut hidden = decode_hidden.view_mut();
+            embedding::cuda(model.cuda, tokens.slice(0..1), &model.weights.embedding, hidden.reborrow())?;
+            for (layer, kv) in model.weights.layers.iter().zip(layers) {
+                model.layer(layer, place, kv, &mut hidden, decode)?;
+            }
+            model.logits(hidden.view(), &mut decode.normed, logits)?;
+            argmax::cuda(model.cuda, logits.view(), scratch.view_mut(), best.view_mut())
+        })
+    }
+}
