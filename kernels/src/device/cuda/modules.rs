@@ -13,6 +13,8 @@
 pub(super) enum Architecture {
     /// Every supported one, and PTX for those to come.
     Any,
+    /// Hopper alone: wgmma and TMA.
+    Sm90a,
 }
 
 /// The kernels of one source file.
@@ -35,6 +37,7 @@ pub(super) const MODULES: &[Module] = &[
     any("kv_store", include_bytes!("../../../prebuilt/kv_store.fatbin")),
     any("matmul_gemm", include_bytes!("../../../prebuilt/matmul_gemm.fatbin")),
     any("matmul_gemv", include_bytes!("../../../prebuilt/matmul_gemv.fatbin")),
+    sm_90a("matmul_wgmma", include_bytes!("../../../prebuilt/matmul_wgmma.fatbin")),
     any("qk_norm_rope", include_bytes!("../../../prebuilt/qk_norm_rope.fatbin")),
     any("rms_norm", include_bytes!("../../../prebuilt/rms_norm.fatbin")),
     any("swiglu", include_bytes!("../../../prebuilt/swiglu.fatbin")),
@@ -47,6 +50,11 @@ const fn any(name: &'static str, image: &'static [u8]) -> Module {
     Module { name, architecture: Architecture::Any, image }
 }
 
+/// A module for Hopper.
+const fn sm_90a(name: &'static str, image: &'static [u8]) -> Module {
+    Module { name, architecture: Architecture::Sm90a, image }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +65,7 @@ mod tests {
             serde_json::from_str(include_str!("../../../prebuilt/manifest.json")).unwrap();
         let architecture = |module: &serde_json::Value| match module["targets"][0].as_str().unwrap() {
             "sm_80" => Architecture::Any,
+            "sm_90a" => Architecture::Sm90a,
             other => panic!("images for {other} alone have no place in `Architecture`"),
         };
         let built: Vec<_> = manifest["modules"]
