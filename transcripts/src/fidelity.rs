@@ -175,79 +175,56 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count().map(|count| count.to_string());
+        f.write_str(&self.words().replacen("{}", count.as_deref().unwrap_or_default(), 1))
+    }
+}
+
+impl Reason {
+    /// The sentence, `{}` where the count stands.
+    const fn words(&self) -> &'static str {
         match self {
-            Self::SystemMissing => {
-                f.write_str("the system prompt is not recorded; give it with --system-prompt FILE")
+            Self::SystemMissing => "the system prompt is not recorded; give it with --system-prompt FILE",
+            Self::ToolsMissing => "the tool definitions are not recorded; give them with --tools FILE",
+            Self::SystemSupplied => "the system prompt was supplied, not recorded",
+            Self::ToolsSupplied => "the tool definitions were supplied, not recorded",
+            Self::RebuiltFromLog => {
+                "requests are rebuilt from the message log; reminders added at send time are not in it"
             }
-            Self::ToolsMissing => {
-                f.write_str("the tool definitions are not recorded; give them with --tools FILE")
-            }
-            Self::SystemSupplied => f.write_str("the system prompt was supplied, not recorded"),
-            Self::ToolsSupplied => f.write_str("the tool definitions were supplied, not recorded"),
-            Self::RebuiltFromLog => f.write_str(
-                "requests are rebuilt from the message log; reminders added at send time are not in it",
-            ),
             Self::HistoryUnprocessed => {
-                f.write_str("the log is unprocessed; the agent elided old messages from what it sent")
+                "the log is unprocessed; the agent elided old messages from what it sent"
             }
-            Self::ArgumentsReserialised { count } => {
-                write!(
-                    f,
-                    "arguments of {count} tool calls were recorded parsed and are written again as compact JSON"
-                )
+            Self::ArgumentsReserialised { .. } => {
+                "arguments of {} tool calls were recorded parsed and are written again as compact JSON"
             }
-            Self::ReasoningHidden { count } => {
-                write!(f, "reasoning of {count} turns is a signature without text")
+            Self::ReasoningHidden { .. } => "reasoning of {} turns is a signature without text",
+            Self::ImagesAsPlaceholders { .. } => "{} images or documents are placeholders",
+            Self::ResultsCleared { .. } => "{} tool results were cleared by microcompaction",
+            Self::ResultsReplaced { .. } => "{} tool results were replaced as the client recorded it",
+            Self::Compacted { .. } => {
+                "{} compactions; files the client attaches again afterwards are not recorded"
             }
-            Self::ImagesAsPlaceholders { count } => write!(f, "{count} images or documents are placeholders"),
-            Self::ResultsCleared { count } => {
-                write!(f, "{count} tool results were cleared by microcompaction")
+            Self::AttachmentsRendered { .. } => "{} attachments were rendered as text by us",
+            Self::ResultsPreviewed { .. } => "{} large tool results are rebuilt previews",
+            Self::ParentsGuessed { .. } => {
+                "{} lines name no parent that was written and follow the line before them"
             }
-            Self::ResultsReplaced { count } => {
-                write!(f, "{count} tool results were replaced as the client recorded it")
+            Self::ProjectionsUnknown { .. } => "{} lines change requests in a way that cannot be applied",
+            Self::ToolsChanged { .. } => "{} calls had other tool definitions than the first",
+            Self::SummariesPlaced { .. } => {
+                "after {} compactions the person's messages and the summary stand for what was sent"
             }
-            Self::Compacted { count } => {
-                write!(f, "{count} compactions; files the client attaches again afterwards are not recorded")
+            Self::PastMissing { .. } => "{} requests continue an answer that is not in the log",
+            Self::ResultsRendered { .. } => {
+                "{} tool results were recorded as data and are rendered as text by us"
             }
-            Self::AttachmentsRendered { count } => {
-                write!(f, "{count} attachments were rendered as text by us")
+            Self::ReceiptsKept { .. } => "{} tool results were saved as receipts; what was sent live is gone",
+            Self::ProjectionsNotApplied { .. } => {
+                "{} tool results stand as they were saved; the client sends them shortened or as references"
             }
-            Self::ResultsPreviewed { count } => write!(f, "{count} large tool results are rebuilt previews"),
-            Self::ParentsGuessed { count } => {
-                write!(f, "{count} lines name no parent that was written and follow the line before them")
-            }
-            Self::ProjectionsUnknown { count } => {
-                write!(f, "{count} lines change requests in a way that cannot be applied")
-            }
-            Self::ToolsChanged { count } => {
-                write!(f, "{count} calls had other tool definitions than the first")
-            }
-            Self::SummariesPlaced { count } => {
-                write!(
-                    f,
-                    "after {count} compactions the person's messages and the summary stand for what was sent"
-                )
-            }
-            Self::PastMissing { count } => {
-                write!(f, "{count} requests continue an answer that is not in the log")
-            }
-            Self::ResultsRendered { count } => {
-                write!(f, "{count} tool results were recorded as data and are rendered as text by us")
-            }
-            Self::ReceiptsKept { count } => {
-                write!(f, "{count} tool results were saved as receipts; what was sent live is gone")
-            }
-            Self::ProjectionsNotApplied { count } => write!(
-                f,
-                "{count} tool results stand as they were saved; the client sends them shortened or as references"
-            ),
-            Self::HistoryDropped { count } => {
-                write!(f, "{count} oldest messages were dropped when the session was saved")
-            }
-            Self::LinesUnreadable { count } => write!(f, "{count} lines could not be read"),
-            Self::CallsLeftOut { count } => {
-                write!(f, "{count} calls were left out: the session is too large")
-            }
+            Self::HistoryDropped { .. } => "{} oldest messages were dropped when the session was saved",
+            Self::LinesUnreadable { .. } => "{} lines could not be read",
+            Self::CallsLeftOut { .. } => "{} calls were left out: the session is too large",
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::import::{Import, ImportedFile};
 use crate::message::{Message, Role};
 use crate::session::Session;
 use crate::structure::{self, Finding};
+use crate::token_fit::{TokenFit, token_fit};
 
 /// Sessions and files of one import.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,8 @@ pub struct SessionSummary {
     pub fidelity: FidelitySummary,
     /// Violations of the request rules, call by call.
     pub findings: Vec<Finding>,
+    /// The provider's token counts against the rebuilt prefixes; `None` where there are too few.
+    pub token_fit: Option<TokenFit>,
 }
 
 /// A prefix break.
@@ -98,6 +101,7 @@ impl From<&Session> for SessionSummary {
             prefix_breaks: breaks.collect(),
             fidelity: FidelitySummary::from(&session.fidelity),
             findings: structure::check_session(session),
+            token_fit: token_fit(session),
         }
     }
 }

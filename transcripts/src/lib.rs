@@ -11,3 +11,4 @@ pub mod inspect;
 pub mod message;
 pub mod session;
 pub mod structure;
+pub mod token_fit;

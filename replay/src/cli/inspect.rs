@@ -111,6 +111,16 @@ fn findings(inspection: &Inspection) -> String {
         for reason in &session.fidelity.reasons {
             text += &format!("  fidelity: {reason}\n");
         }
+        if let Some(fit) = &session.token_fit {
+            text += &format!(
+                "  token fit: R2 {:.4} over {} calls, {:.0} tokens beside the messages, {:.2} chars a token{}\n",
+                fit.r2,
+                fit.calls,
+                fit.intercept_tokens,
+                fit.chars_per_token,
+                if fit.is_suspect { "; too bad for a faithful rebuild, look at this session" } else { "" }
+            );
+        }
         for finding in session.findings.iter().take(FINDINGS_SHOWN_MAX) {
             let place = |index: Option<u32>| index.map_or_else(|| "-".to_owned(), |i| (i + 1).to_string());
             let (call, message) = (place(finding.call_index), place(finding.message_index));

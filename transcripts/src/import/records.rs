@@ -12,7 +12,7 @@ use super::lines::{self, MAX_LINE_BYTES, ParsedText, Problem, WarningKind};
 use super::{ImportedFile, Warning, salvage};
 
 /// The largest document that is read. Its parsed form is several times as large, all of it in memory.
-pub(super) const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
+pub(super) const MAX_DOCUMENT_BYTES: u64 = 128 << 20;
 /// The most warnings that are kept for one file; the rest is counted in `bad_lines` only.
 pub(super) const MAX_WARNINGS_PER_FILE: usize = 1000;
 /// Lines that are looked at to tell a document from lines.

@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use transcripts::canonical;
-use transcripts::import::{ImportOptions, TextFile, import, import_texts};
+use transcripts::import::{FormatChoice, ImportOptions, TextFile, import, import_texts};
+use transcripts::session::SourceFormat;
 
 use crate::{golden, invariants, naive};
 
@@ -104,6 +105,18 @@ fn joined(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+const FORMATS: [SourceFormat; 9] = [
+    SourceFormat::ClaudeCode,
+    SourceFormat::Codex,
+    SourceFormat::OpenaiChat,
+    SourceFormat::SweAgent,
+    SourceFormat::Openhands,
+    SourceFormat::Responses,
+    SourceFormat::Anthropic,
+    SourceFormat::Codewhale,
+    SourceFormat::Helexa,
+];
+
 /// Every recording of the fixtures of other formats than Claude Code's.
 fn format_fixtures() -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
@@ -187,6 +200,7 @@ proptest! {
     #[test]
     fn damaged_fixtures_of_every_format_keep_the_invariants(
         pick in any::<prop::sample::Index>(),
+        forced in any::<prop::sample::Index>(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_usize..40), 1..6),
     ) {
         let fixtures = format_fixtures();
@@ -210,9 +224,9 @@ proptest! {
         let path = folder.path().join(fixture.file_name().unwrap());
         std::fs::write(&path, &bytes).unwrap();
         invariants::check(&import(&[folder.path()], &ImportOptions::default()).unwrap());
-        if let Ok(import) = import(&[&path], &ImportOptions::default()) {
-            invariants::check(&import);
-        }
+        // Named as another format, a file gives warnings and whatever sessions that importer finds.
+        let format = FormatChoice::Source(*forced.get(&FORMATS));
+        invariants::check(&import(&[&path], &ImportOptions { format }).unwrap());
     }
 
     #[test]
@@ -221,6 +235,9 @@ proptest! {
         let path = folder.path().join("any.jsonl");
         let start = if json { &b"{\"type\":\"user\",\"uuid\":\"u\",\"message\":{}}\n{\"type\":"[..] } else { b"" };
         std::fs::write(&path, [start, &bytes].concat()).unwrap();
+        for format in FORMATS.map(FormatChoice::Source) {
+            invariants::check(&import(&[&path], &ImportOptions { format }).unwrap());
+        }
         if let Ok(import) = import(&[&path], &ImportOptions::default()) {
             invariants::check(&import);
         }

@@ -81,6 +81,7 @@ fn the_summary_has_the_members_that_readers_rely_on() {
         "prefix_breaks",
         "fidelity",
         "findings",
+        "token_fit",
     ];
     for session in summary["sessions"].as_array().unwrap() {
         assert_eq!(names(session), expected);

@@ -7,6 +7,7 @@ use transcripts::fidelity::Level;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::session::{Session, SourceFormat};
 use transcripts::structure::Code;
+use transcripts::token_fit::token_fit;
 
 fn load(path: &str) -> Option<Import> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/transcripts");
@@ -47,6 +48,10 @@ fn mini_swe_agent_runs_have_their_calls() {
     assert_eq!(found, expected);
     assert!(import.sessions.iter().all(|session| session.format == SourceFormat::OpenaiChat));
     assert!(import.sessions.iter().all(|session| breaks(session) == 0));
+    for (session, r2) in import.sessions.iter().zip([0.9994, 0.9983]) {
+        let fit = token_fit(session).unwrap();
+        assert!((fit.r2 - r2).abs() < 0.0005 && fit.intercept_tokens.abs() < 500.0, "{fit:?}");
+    }
     assert_eq!(import.files.iter().map(|file| file.bad_lines).sum::<u64>(), 0);
 }
 

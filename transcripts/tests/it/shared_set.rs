@@ -8,6 +8,7 @@ use transcripts::call::BreakCause;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::message::Role;
 use transcripts::session::{Kind, Session};
+use transcripts::token_fit::token_fit;
 
 /// One row of the inventory: a main file alone.
 struct Row {
@@ -252,4 +253,50 @@ fn both_rebuilds_agree_on_real_sessions() {
         compared += 1;
     }
     assert!(compared >= 14, "only {compared} files were compared");
+}
+
+/// File, R2, offset in tokens.
+const FITS: [(&str, f64, f64); 11] = [
+    ("entireio-cli/ea/aad03dd419/0/full.jsonl", 0.9969, 41_203.0),
+    ("entireio-cli/d5/99f72ee73a/0/full.jsonl", 0.9975, 34_830.0),
+    ("entireio-cli/37/995ebed6e4/2/full.jsonl", 0.9955, 41_075.0),
+    ("entireio-cli/9f/d2fc39aa5f/0/full.jsonl", 0.9980, 22_374.0),
+    ("-Users-dain-workspace-JSSoundRecorder/7acd37a8-2745-4b58-a8a9-46164b22ad9e.jsonl", 0.9959, 13_582.0),
+    (
+        "-Users-dain-workspace-claude-code-log-sample/fe869ecb-c176-478f-9734-7e4b8ef12cff.jsonl",
+        0.9972,
+        15_327.0,
+    ),
+    (
+        "-Users-dain-workspace-claude-code-log-sample/937c6e6b-27e7-4edd-86f1-ad28f9731841.jsonl",
+        0.9944,
+        16_882.0,
+    ),
+    (
+        "-Users-dain-workspace-claude-code-log-sample/12a546d1-83a7-49a6-abba-5400db340b43.jsonl",
+        0.9996,
+        20_248.0,
+    ),
+    ("-experiments-worktrees/ef958aa1-0e93-49f0-bb71-150f63befcd1.jsonl", 0.9685, 28_669.0),
+    ("-src-experiments-claude_p/2b4ed4c0-b905-41de-9238-273db3ec737a.jsonl", 0.9782, 19_953.0),
+    ("claude-code-viewer/5c0375b4-57a5-4f26-b12d-d022ee4e51b7.jsonl", 0.9923, 16_839.0),
+];
+
+#[test]
+fn token_counts_lie_on_the_recorded_lines() {
+    for (file, r2, offset) in FITS {
+        let Some(import) = load(file) else { return };
+        let fit = token_fit(main_session(&import)).unwrap();
+        assert!((fit.r2 - r2).abs() < 0.005, "{file}: R2 {}", fit.r2);
+        assert!(
+            (fit.intercept_tokens / offset - 1.0).abs() < 0.02,
+            "{file}: offset {}",
+            fit.intercept_tokens
+        );
+        assert!(!fit.is_suspect, "{file}");
+    }
+    let low = "-experiments-worktrees/ef958aa1-0e93-49f0-bb71-150f63befcd1.jsonl";
+    let Some(import) = load(low) else { return };
+    let low = import.sessions.iter().find(|session| session.id.starts_with("agent-a52886dc")).unwrap();
+    assert!(token_fit(low).unwrap().is_suspect);
 }

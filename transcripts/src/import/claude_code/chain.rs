@@ -85,7 +85,11 @@ fn call(request: &Request, previous: Option<&Request>, builder: &Builder<'_>) ->
         model: responses()
             .find_map(|response| response.model)
             .map(|model| loaded.names.text(model).to_owned()),
-        usage: responses().filter_map(|response| response.usage).next_back(),
+        // Of equals the last one counts: early lines carry partial counts.
+        usage: responses()
+            .filter_map(|response| Some((response.block_index, response.usage?)))
+            .max_by_key(|(block_index, _)| *block_index)
+            .map(|(_, usage)| usage),
         started_at: started.map(|started| started.text.to_string()),
         gap_ms,
         prefix_break: previous.and_then(|previous| prefix_break(request, previous, builder)),

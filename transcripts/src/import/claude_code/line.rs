@@ -68,6 +68,8 @@ pub(super) struct Response {
     pub wire_id: Option<Name>,
     pub model: Option<Name>,
     pub usage: Option<Usage>,
+    /// `apiBlockIndex`, from late 2026 on: of the lines of a response, the counts of the highest one hold.
+    pub block_index: u64,
     pub blocks: Vec<Block>,
 }
 
@@ -231,7 +233,10 @@ fn envelope(object: &Map<String, Value>, at: Origin, names: &mut Names, body: Bo
 
 fn user(mut object: Map<String, Value>, at: Origin, names: &mut Names, unknown: &mut u64) -> Entry {
     let flag = |name: &str| object.get(name).and_then(Value::as_bool).unwrap_or(false);
-    let by_client = flag("isMeta") || flag("isCompactSummary");
+    // From late 2026 on a line says who wrote it: a person, a peer session, the client.
+    let origin = object.get("origin").and_then(|origin| origin.get("kind")).and_then(Value::as_str);
+    let by_other = origin.is_some_and(|kind| kind != "human");
+    let by_client = flag("isMeta") || flag("isCompactSummary") || by_other;
     let message = object.remove("message");
     let line = envelope(&object, at, names, Body::Silent);
     let Some(Value::Object(mut message)) = message else {
@@ -294,6 +299,7 @@ fn assistant(mut object: Map<String, Value>, at: Origin, names: &mut Names, unkn
         wire_id,
         model: (!model.is_empty()).then(|| names.intern(&model)),
         usage: message.get("usage").and_then(Value::as_object).map(usage),
+        block_index: object.get("apiBlockIndex").and_then(Value::as_u64).unwrap_or(0),
         blocks: content.blocks,
     };
     Entry::Line(Line { body: Body::Assistant(response), ..line })
