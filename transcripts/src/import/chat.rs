@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::draft::Incoming;
-use super::image;
 use super::stamp::Stamp;
+use super::{ImportedFile, image};
 use crate::message::{Message, Origin, Part, Reasoning, Role, ToolCall};
 
 /// Reads the messages of one list, in order: a result without a name takes that of the call it answers.
@@ -68,6 +68,14 @@ impl ChatReader {
             Role::System | Role::User => {}
         }
         Ok(Incoming { message, time: time(&object), reserialised })
+    }
+
+    /// Tells of parts that were left out because their type is not known.
+    pub fn tell_unknown(&self, at: Origin, report: &mut ImportedFile) {
+        if self.unknown_parts > 0 {
+            let message = format!("{} content parts of a type that is not known", self.unknown_parts);
+            report.bad_message(at.line, message);
+        }
     }
 
     /// Takes the parts of a content value; returns reasoning that stands among them.

@@ -71,6 +71,7 @@ fn read(mut saved: Map<String, Value>, at: Origin, store: &mut Store, report: &m
         }
         history.push(index);
     }
+    chat.tell_unknown(at, report);
     draft
 }
 

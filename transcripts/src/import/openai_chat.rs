@@ -131,6 +131,7 @@ impl Reader {
         let answer = raw.or(exchange.response).and_then(answer);
         let completion = answer.and_then(|answer| chat.read(answer, at).ok());
         let completion = completion.filter(|incoming| incoming.message.role == Role::Assistant);
+        chat.tell_unknown(at, report);
         let Exchange { started, ended, .. } = exchange;
         let (instructions, parent, lost_past, tools) = (None, None, false, Some(tools));
         self.requests.add(Request {

@@ -126,6 +126,7 @@ fn from_history(messages: Vec<Value>, at: Origin, store: &mut Store, report: &mu
         }
         history.push(index);
     }
+    chat.tell_unknown(at, report);
     draft
 }
 
@@ -182,6 +183,7 @@ fn from_inputs(
             }
         }
         let completion = completion(entry, turn, &mut chat, at);
+        chat.tell_unknown(at, report);
         let completion = store.intern(completion, &mut seen);
         let call = DraftCall { completion, cause: Some(BreakCause::Projection), ..DraftCall::default() };
         draft.push(&prefix, call, store);
