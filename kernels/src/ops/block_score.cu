@@ -27,7 +27,10 @@ DEVICE void block_means(const bf16* __restrict__ keys, const int* __restrict__ s
 
     float sum[8] = {};
     for (int j = first + stream; j < end; j += STREAMS) {
-        const uint4 key = __ldg(reinterpret_cast<const uint4*>(keys + size_t(__ldg(slots + j)) * D + chunk * 8));
+        const int slot = __ldg(slots + j);
+        // What is no slot counts as zeros, as attention reads it.
+        if (unsigned(slot) >= unsigned(n_slots)) continue;
+        const uint4 key = __ldg(reinterpret_cast<const uint4*>(keys + size_t(slot) * D + chunk * 8));
         const uint32_t words[4] = {key.x, key.y, key.z, key.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {

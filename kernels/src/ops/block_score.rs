@@ -156,7 +156,7 @@ pub struct DeviceScores<'a> {
 /// shared memory (about 3,900, half a million tokens, on the smallest supported).
 ///
 /// # Panics
-/// As [`cpu`], but slots are not checked; and if head_dim is neither 64 nor 128.
+/// As [`cpu`], but what is no slot counts as a key of zeros; and if head_dim is neither 64 nor 128.
 pub fn cuda(
     cuda: &Cuda,
     q: View<'_, bf16>,
@@ -176,6 +176,8 @@ pub fn cuda(
         kv.n_kv_heads * n_key_blocks * head_dim,
         "block_score: means must be KV heads x key blocks x head_dim"
     );
+    let aligned = [q.address(), out.means.address()].iter().all(|at| at.is_multiple_of(16));
+    assert!(aligned, "block_score: rows are copied in vectors of 16 bytes");
     let (means, scores) = match head_dim {
         64 => ("block_score_means_d64", "block_score_d64"),
         128 => ("block_score_means_d128", "block_score_d128"),
@@ -189,8 +191,8 @@ pub fn cuda(
     };
     let args = Args::new().view(kv.keys.view()).view(keys.slots).view_mut(&mut out.means);
     let args = args.i32(blocks.kv_len() as i32).i32(kv.n_slots as i32);
-    // SAFETY: the kernel's parameters; it reads keys at slots, which are inside the layer by contract, and writes
-    // a mean for each head and block, as many as asserted.
+    // SAFETY: the kernel's parameters; it keeps what it reads in slots inside the layer and writes a mean for each
+    // head and block, as many as asserted.
     unsafe { cuda.launch(means, grid, &args) }?;
     let tiles = 2 * 64 * head_dim * size_of::<bf16>() + 8 * 64 * 2 * size_of::<f32>();
     let grid = Grid {

@@ -14,16 +14,24 @@
 //! is that of dense attention, bit for bit**; a block that is not kept is a tile left out. An item of parallel
 //! work is a query block of one KV head, so that a gathered tile serves all its query heads that keep it.
 //!
+//! On CUDA: bf16 throughout with sums in f32, head_dim 64 or 128, a thread block for each query block and head,
+//! on the tile walk of dense prefill.
+//!
 //! Source: the sparse forward of FlashPrefill as in Lucebox's drafter, which leaves the own block unmasked.
 //! It must not know scores nor why a block is kept, and has no place in the exact path of a target.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
+use half::bf16;
+
+use crate::blocks::device::DeviceKeptBlocks;
 use crate::blocks::{BLOCK, Blocks, KeptBlocks};
 use crate::buffer::scratch;
 use crate::cost::Cost;
+use crate::device::cuda::{Args, Cuda, DeviceKv, Grid, View, ViewMut};
 use crate::device::{Cpu, Disjoint};
+use crate::error::KernelError;
 use crate::kv::{KvLayer, Rows, Slot, StoredRows};
 use crate::kv_tile::{KEY_TILE, KvWord, TileSource};
 use crate::online_softmax::fold::{Fold, FoldRows, row_blocks};
@@ -37,6 +45,10 @@ pub const MAX_NMSE_F32: f64 = 4e-12;
 
 /// The same on a BF16 layer. 1.6e-5 is seen.
 pub const MAX_NMSE_BF16: f64 = 5e-5;
+
+/// The same of [`cuda`]: queries arrive in bf16, weights and outputs are rounded to it. 6e-6 is seen when
+/// emulated.
+pub const MAX_NMSE_CUDA: f64 = 3e-5;
 
 /// The formula in plain loops, in f64, from the values as the layer stores them.
 ///
@@ -86,6 +98,63 @@ pub fn cpu(cpu: &Cpu, q: &[f32], kv: &KvLayer, slots: &[Slot], kept: &KeptBlocks
         StoredRows::F32(rows) => run::<f32>(cpu, &Problem { q, rows, slots, kept, shape }, out),
         StoredRows::BF16(rows) => run::<u32>(cpu, &Problem { q, rows, slots, kept, shape }, out),
     }
+}
+
+/// The layer and the lists that [`cuda`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceContext<'a> {
+    /// The layer.
+    pub kv: &'a DeviceKv,
+    /// (kv_len), in position order.
+    pub slots: View<'a, i32>,
+    /// The kept blocks, each list ending with the query block's own.
+    pub kept: &'a DeviceKeptBlocks,
+}
+
+/// [`cpu`] on a CUDA device: `q` and `out` are (n_tokens, n_heads, head_dim).
+///
+/// # Errors
+/// [`KernelError::Launch`] if the driver refuses the launch.
+///
+/// # Panics
+/// As [`cpu`], but what is no slot reads as zeros; and if head_dim is neither 64 nor 128.
+pub fn cuda(
+    cuda: &Cuda,
+    q: View<'_, bf16>,
+    context: DeviceContext<'_>,
+    out: &mut ViewMut<'_, bf16>,
+) -> Result<(), KernelError> {
+    const THREADS: u32 = 128;
+    const KEYS: usize = 64;
+    let DeviceContext { kv, slots, kept } = context;
+    let sizes = [q.len(), out.len(), slots.len()];
+    let shape = Shape::of(sizes, kept.n_heads(), [kv.n_slots, kv.n_kv_heads, kv.head_dim]);
+    let Shape { blocks, head_dim, .. } = shape;
+    assert_eq!(kept.blocks(), blocks, "sparse_attention: kept blocks of another call");
+    let aligned = [q.address(), out.address()].iter().all(|at| at.is_multiple_of(16));
+    assert!(aligned, "sparse_attention: rows are copied in vectors of 16 bytes");
+    let kernel = match head_dim {
+        64 => "sparse_attention_d64",
+        128 => "sparse_attention_d128",
+        _ => panic!("sparse_attention: head_dim {head_dim} has no kernel, 64 and 128 have"),
+    };
+    // `FlashShared`: queries, keys and values; the slots of two tiles; a position for each row; the largest score and
+    // the sum of weights of each thread's four rows.
+    let shared = (BLOCK + 2 * KEYS) * head_dim * size_of::<bf16>()
+        + (2 * KEYS + BLOCK) * size_of::<i32>()
+        + 4 * THREADS as usize * size_of::<[f32; 2]>();
+    let grid = Grid {
+        blocks: [blocks.n_query_blocks() as u32, shape.n_heads as u32, 1],
+        threads: THREADS,
+        shared_bytes: shared as u32,
+    };
+    let args = Args::new().view(q).view(kv.keys.view()).view(kv.values.view()).view(slots);
+    let args = args.view(kept.counts.view()).view(kept.indices.view()).view_mut(out);
+    let args = args.i32(blocks.n_tokens() as i32).i32((blocks.kv_len() - blocks.n_tokens()) as i32);
+    let args = args.i32(kv.n_kv_heads as i32).i32(kv.n_slots as i32).f32(shape.scale());
+    // SAFETY: the kernel's parameters; queries, outputs and lists have the sizes checked above, the lists name blocks
+    // of the sequence, and the kernel keeps what it reads in slots inside the layer.
+    unsafe { cuda.launch(kernel, grid, &args) }
 }
 
 /// Cost of [`cpu`]: keys and values read once (sink, window and diagonal together keep nearly every block for some

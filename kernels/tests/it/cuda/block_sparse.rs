@@ -1,13 +1,15 @@
-//! Block-sparse attention on the device: scores and selection.
+//! Block-sparse attention on the device: scores, selection, attention and the three in a row.
 
 use half::bf16;
 use kernels::blocks::device::DeviceKeptBlocks;
 use kernels::blocks::{BLOCK, Blocks, KeptBlocks};
 use kernels::device::cuda::{Cuda, DeviceBuffer, DeviceKv};
 use kernels::kv::{KvDType, Slot};
+use kernels::ops::attention::prefill::{self, Prefill};
 use kernels::ops::block_score::{DeviceKeys, DeviceScores, Form};
 use kernels::ops::block_select::Rule;
-use kernels::ops::{block_score, block_select};
+use kernels::ops::sparse_attention::DeviceContext;
+use kernels::ops::{block_score, block_select, sparse_attention};
 
 use crate::block_sparse::{Case, Heads, bare, needle, rank_of_needle};
 use crate::cuda::devices;
@@ -59,6 +61,24 @@ impl<'a> OnDevice<'a> {
         let mut kept = DeviceKeptBlocks::new(self.cuda, self.case.n_heads, self.case.blocks).unwrap();
         block_select::cuda(self.cuda, scores.view(), rule, &mut kept).unwrap();
         kept
+    }
+
+    /// Dense prefill by the kernel that folds all tiles in a row.
+    fn dense(&self) -> Vec<f32> {
+        let (n_tokens, kv_len) = (self.case.blocks.n_tokens(), self.case.blocks.kv_len());
+        assert_eq!(prefill::scratch_len(n_tokens, kv_len, self.case.n_heads, &self.kv), 0, "one split");
+        let (mut out, mut scratch) = (self.cuda.alloc(self.q.len()).unwrap(), self.cuda.alloc(0).unwrap());
+        let (start, n_heads) = (kv_len - n_tokens, self.case.n_heads);
+        let call = Prefill { q: self.q.view(), kv: &self.kv, slots: self.slots.view(), start, n_heads };
+        prefill::cuda(self.cuda, &call, scratch.view_mut(), out.view_mut()).unwrap();
+        out.read().unwrap().iter().map(|x: &bf16| x.to_f32()).collect()
+    }
+
+    fn attention(&self, kept: &DeviceKeptBlocks) -> Vec<f32> {
+        let mut out = self.cuda.alloc(self.q.len()).unwrap();
+        let context = DeviceContext { kv: &self.kv, slots: self.slots.view(), kept };
+        sparse_attention::cuda(self.cuda, self.q.view(), context, &mut out.view_mut()).unwrap();
+        out.read().unwrap().iter().map(|x: &bf16| x.to_f32()).collect()
     }
 }
 
@@ -121,6 +141,35 @@ fn selections_are_those_of_the_spec() {
 }
 
 #[test]
+fn attention_agrees_with_the_spec_over_any_kept_blocks() {
+    for (heads, n_tokens, prefix) in
+        [(D64, 1, 0), (D64, 65, 1), (D64, 300, 2), (D128, 128, 1), ((4, 2, 128), 150, 0), (D128, 40, 6)]
+    {
+        let case = rounded(Case::new(heads, n_tokens, prefix, KvDType::BF16, 2.0));
+        let scores = case.spec_scores(Form::Normalised);
+        for kept in [case.select(&scores, &bare(0.5)), KeptBlocks::all(case.n_heads, case.blocks)] {
+            let want = case.spec_attention(&kept);
+            check(&case, &want, sparse_attention::MAX_NMSE_CUDA, |it| {
+                it.attention(&DeviceKeptBlocks::upload(it.cuda, &kept, case.blocks).unwrap())
+            });
+        }
+    }
+}
+
+#[test]
+fn with_every_block_kept_the_bits_are_those_of_dense_prefill() {
+    // Two heads of a group are rows of one tile in dense prefill, of two in sparse attention.
+    for (heads, n_tokens, prefix) in [(D64, 1, 0), (D64, 300, 1), ((4, 2, 128), 200, 2)] {
+        let case = rounded(Case::new(heads, n_tokens, prefix, KvDType::BF16, 2.0));
+        for cuda in devices() {
+            let it = OnDevice::new(&cuda, &case);
+            let kept = it.select(&it.scores(Form::Normalised), &bare(0.0));
+            assert_eq!(bits_of(&it.attention(&kept)), bits_of(&it.dense()), "{}", cuda.info().name);
+        }
+    }
+}
+
+#[test]
 fn a_needle_is_kept_by_the_normalised_score_and_lost_by_the_published_one() {
     let case = rounded(needle(64, KvDType::BF16));
     for cuda in devices() {
@@ -132,7 +181,34 @@ fn a_needle_is_kept_by_the_normalised_score_and_lost_by_the_published_one() {
                 let kept = it.select(&scores, &bare(alpha));
                 let lists = kept.read().unwrap();
                 assert_eq!(lists.list(0, 0).contains(&20), form == Form::Normalised, "{form:?}, {alpha}");
+                // The lists on the device are those that attention follows.
+                let (want, got) = (case.spec_attention(&lists), it.attention(&kept));
+                assert!(nmse(&want, &got) <= sparse_attention::MAX_NMSE_CUDA);
             }
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_left_out_is_not_read_on_the_device() {
+    let case = rounded(Case::new(D64, 200, 2, KvDType::BF16, 1.0));
+    let mut kept = KeptBlocks::empty(2, case.blocks);
+    for (head, query_block) in [(0, 0), (0, 1), (1, 0)] {
+        kept.set(head, query_block, &[0, 2 + query_block as u32]);
+    }
+    kept.set(1, 1, &[1, 3]);
+    for cuda in devices() {
+        let mut it = OnDevice::new(&cuda, &case);
+        let mut values = it.kv.values.read().unwrap();
+        for slot in &case.slots[BLOCK..2 * BLOCK] {
+            values[slot.0 as usize * 64..][..64].fill(bf16::NAN);
+        }
+        it.kv.values.write(&values).unwrap();
+        let out = it.attention(&DeviceKeptBlocks::upload(&cuda, &kept, case.blocks).unwrap());
+        for (i, row) in out.chunks(64).enumerate() {
+            let (token, head) = (i / 2, i % 2);
+            let poisoned = head == 1 && token >= BLOCK;
+            assert!(row.iter().all(|x| x.is_nan() == poisoned), "token {token}, head {head}");
         }
     }
 }
