@@ -50,7 +50,7 @@ fn splits(n_tokens: usize, kv_len: usize, n_heads: usize, n_kv_heads: usize) -> 
     Splits { n: kv_len.div_ceil(len).max(1), len }
 }
 
-/// Length of the scratch that [`cuda`] needs for `n_tokens` that end at position `kv_len`, at most 36 MiB at a
+/// Length of the scratch that [`cuda`] needs for `n_tokens` that end at position `kv_len`, at most 34 MiB at a
 /// head width of 128.
 pub fn scratch_len(n_tokens: usize, kv_len: usize, n_heads: usize, kv: &DeviceKv) -> usize {
     let splits = splits(n_tokens, kv_len, n_heads, kv.n_kv_heads);
