@@ -99,37 +99,32 @@ impl<'a> Pass<'a> {
         outcome
     }
 
-    /// Records the launches of one token.
+    /// Records the launches of one token. They run once before: the driver loads a kernel when it is first launched, which
+    /// it cannot do while it records. Running a token twice changes nothing.
     fn record(&mut self) -> Result<Graph, KernelError> {
+        self.launch_token()?;
+        let cuda = self.model.cuda;
+        cuda.capture(|| self.launch_token())
+    }
+
+    /// One generated token through every layer, to its logits and the likeliest next one.
+    fn launch_token(&mut self) -> Result<(), KernelError> {
         let model = self.model;
-        let Memory {
-            layers,
-            slots,
-            angles,
-            position,
-            tokens,
-            decode_hidden,
-            decode,
-            logits,
-            best,
-            scratch,
-            ..
-        } = &mut *self.memory;
-        model.cuda.capture(|| {
-            let place = Place {
-                n: 1,
-                start: position.view(),
-                slots: slots.view(),
-                angles: angles.view(),
-                attention: Attention::Decode,
-            };
-            let mut hidden = decode_hidden.view_mut();
-            embedding::cuda(model.cuda, tokens.slice(0..1), &model.weights.embedding, hidden.reborrow())?;
-            for (layer, kv) in model.weights.layers.iter().zip(layers) {
-                model.layer(layer, place, kv, &mut hidden, decode)?;
-            }
-            model.logits(hidden.view(), &mut decode.normed, logits)?;
-            argmax::cuda(model.cuda, logits.view(), scratch.view_mut(), best.view_mut())
-        })
+        let memory = &mut *self.memory;
+        let place = Place {
+            n: 1,
+            start: memory.position.view(),
+            slots: memory.slots.view(),
+            angles: memory.angles.view(),
+            attention: Attention::Decode,
+        };
+        let token = memory.tokens.slice(0..1);
+        let mut hidden = memory.decode_hidden.view_mut();
+        embedding::cuda(model.cuda, token, &model.weights.embedding, hidden.reborrow())?;
+        for (layer, kv) in model.weights.layers.iter().zip(&mut memory.layers) {
+            model.layer(layer, place, kv, &mut hidden, &mut memory.decode)?;
+        }
+        model.logits(hidden.view(), &mut memory.decode.normed, &mut memory.logits)?;
+        argmax::cuda(model.cuda, memory.logits.view(), memory.scratch.view_mut(), memory.best.view_mut())
     }
 }
