@@ -11,7 +11,7 @@ use crate::import::stamp::Stamp;
 pub(super) enum Entry {
     /// What the thread says of itself.
     Meta(Box<Meta>),
-    /// An item of the conversation.
+    /// An item of the thread.
     Item(Map<String, Value>),
     /// History was replaced: by these items, or by the summary and the person's messages.
     Compacted { summary: String, replacement: Option<Vec<Value>> },
