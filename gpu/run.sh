@@ -20,6 +20,13 @@ step() {
   if [[ $status -ne 0 ]]; then verdict="FAILED ($status)" failed=1; fi
   printf '%-24s %s, %d s\n' "$name" "$verdict" $((SECONDS - begin)) | tee -a "$out/steps"
 }
+# A test program whose filter matches nothing passes, too, and proves nothing.
+ran() {
+  if ! grep -q '^test result: ok. [1-9]' "$out/$1.txt"; then
+    printf '%-24s FAILED: no test ran\n' "$1" | tee -a "$out/steps"
+    failed=1
+  fi
+}
 skipped() { printf '%-24s skipped: %s\n' "$1" "$2" | tee -a "$out/steps"; }
 
 : >"$out/steps"
@@ -27,8 +34,10 @@ step nvidia-smi 10 nvidia-smi -q
 step doctor 20 "$pack/reprise" doctor --json
 
 step kernels-parity 60 "$pack/kernels-tests" cuda:: --test-threads 4
+ran kernels-parity
 cd "$pack/engine" || exit 1
 step engine-parity 45 "$pack/engine-tests" cuda:: --test-threads 2
+ran engine-parity
 cd "$out" || exit 1
 if command -v compute-sanitizer >/dev/null; then
   # Races are looked for between the threads of a block; the small shapes of the parity tests are enough for that.
