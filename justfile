@@ -34,9 +34,9 @@ golden:
 # Recompile the CUDA kernels whose sources changed; the compiler comes from PyPI
 kernels:
     python3 kernels/prebuilt/build.py build
-    cargo test -p kernels --test it prebuilt
+    cargo test -p kernels --lib --test it prebuilt
 
 # Recompile every CUDA kernel, compare byte by byte, hold it against its budget
 check-kernels:
     python3 kernels/prebuilt/build.py check
-    cargo test -p kernels --test it prebuilt
+    cargo test -p kernels --lib --test it prebuilt

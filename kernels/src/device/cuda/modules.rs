@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_image_of_the_manifest_is_in_the_binary() {
+    fn every_prebuilt_image_is_in_the_binary() {
         let manifest: serde_json::Value =
             serde_json::from_str(include_str!("../../../prebuilt/manifest.json")).unwrap();
         let architecture = |module: &serde_json::Value| match module["targets"][0].as_str().unwrap() {
