@@ -6,13 +6,18 @@
 
 use half::bf16;
 use kernels::KernelError;
+use kernels::blocks::device::DeviceKeptBlocks;
+use kernels::blocks::{BLOCK, Blocks};
 use kernels::cost::Cost;
 use kernels::device::cuda::{Cuda, CudaOptions, DeviceBuffer, DeviceKv, DeviceMatrix, detect};
 use kernels::dtype::DType;
 use kernels::ops::attention::decode::{self, Decode};
 use kernels::ops::attention::prefill::{self, Prefill};
+use kernels::ops::block_score::{self, DeviceKeys, DeviceScores, Params};
+use kernels::ops::block_select::{self, Rule};
 use kernels::ops::matmul::{self, Epilogue, Form};
 use kernels::ops::qk_norm_rope::{self, Angles, DeviceAngles, DeviceHeads, Rotation};
+use kernels::ops::sparse_attention::{self, DeviceContext};
 use kernels::ops::tail_score::{self, DeviceTail};
 use kernels::ops::{argmax, rms_norm, swiglu, synthetic};
 
@@ -51,6 +56,7 @@ fn main() {
         bench.ceilings()?;
         bench.matmuls()?;
         bench.attentions()?;
+        bench.sparse_attention(65_536)?;
         bench.small_ops()
     };
     run(&mut bench).expect("every launch of the bench is valid");
@@ -221,6 +227,39 @@ impl Bench {
         let cost = Cost { bytes: bytes as u64, flops: (4 * pairs * N_HEADS * HEAD_DIM) as u64 };
         self.report("attention prefill", &format!("{n} over {kv_len}"), "default", cost, seconds);
         Ok(())
+    }
+
+    /// Block-sparse attention of a whole text, its scores and choice included, beside dense attention of the same. The
+    /// text is random: the share kept is printed because speed follows from it, and is not that of a drafter's text.
+    fn sparse_attention(&self, n: usize) -> Outcome {
+        let (cuda, blocks) = (&self.cuda, Blocks::new(n, n));
+        let (kv, slots) = self.layer(n)?;
+        let q = self.activations(n * N_HEADS * HEAD_DIM)?;
+        let mut out = cuda.alloc::<bf16>(q.len())?;
+        let mut means = cuda.alloc::<bf16>(N_KV_HEADS * blocks.n_key_blocks() * HEAD_DIM)?;
+        let lists = N_HEADS * blocks.n_query_blocks() * blocks.n_key_blocks();
+        let mut scores = cuda.alloc::<f32>(lists)?;
+        let mut kept = DeviceKeptBlocks::new(cuda, N_HEADS, blocks)?;
+        let params = Params { n_heads: N_HEADS, form: block_score::Form::Normalised };
+        for alpha in [0.12, 0.5] {
+            let rule = Rule { alpha, ..Rule::default() };
+            let seconds = self.seconds(1, || {
+                let keys = DeviceKeys { kv: &kv, slots: slots.view() };
+                let mut to = DeviceScores { means: means.view_mut(), scores: scores.view_mut() };
+                block_score::cuda(cuda, q.view(), keys, params, &mut to)?;
+                block_select::cuda(cuda, scores.view(), &rule, &mut kept)?;
+                let context = DeviceContext { kv: &kv, slots: slots.view(), kept: &kept };
+                sparse_attention::cuda(cuda, q.view(), context, &mut out.view_mut())
+            })?;
+            let lists = kept.read()?;
+            let pairs = lists.n_pairs();
+            let share = pairs as f64 / (N_HEADS * blocks.n_pairs()) as f64;
+            let cost =
+                Cost { bytes: 4 * q.len() as u64, flops: (4 * pairs * BLOCK * BLOCK * HEAD_DIM) as u64 };
+            let shape = format!("{n} at alpha {alpha}, {:.1} % kept", 100.0 * share);
+            self.report("attention sparse", &shape, "default", cost, seconds);
+        }
+        self.prefill_attention(n, 0)
     }
 
     fn decode_attention(&self, kv_len: usize) -> Outcome {
