@@ -11,10 +11,11 @@
 
 constexpr int SPARSE_BLOCK_KEYS = 128;
 
-// The tiles of the kept blocks, two to a block; the second of a partial last block is there where it holds a key.
+// The tiles of the kept blocks, two to a block; the second of a partial last block is there where it holds a key. What it
+// counts by is in shared memory: at D = 128 there is no register left for it.
 struct KeptTiles {
-    const uint32_t* __restrict__ list;
-    int count;
+    const uint32_t* const& list;
+    const int& count;
 
     DEVICE int first_key(int tile) const {
         return int(__ldg(list + tile / 2)) * SPARSE_BLOCK_KEYS + tile % 2 * FLASH_KEYS;
@@ -22,11 +23,18 @@ struct KeptTiles {
 };
 
 template <int D>
+struct SparseShared {
+    FlashShared<D> flash;
+    const uint32_t* list;
+    int n_tiles;
+};
+
+template <int D>
 DEVICE void sparse_attention(const bf16* __restrict__ q, const bf16* __restrict__ keys,
                              const bf16* __restrict__ values, const int* __restrict__ slots,
                              const uint32_t* __restrict__ counts, const uint32_t* __restrict__ indices,
                              bf16* __restrict__ out, int n, int start, int n_kv_heads, int n_slots, float scale) {
-    DYNAMIC_SHARED(FlashShared<D>, shared);
+    DYNAMIC_SHARED(SparseShared<D>, shared);
     // The last query blocks see the most keys: they go first.
     const int query_block = gridDim.x - 1 - blockIdx.x, head = blockIdx.y, n_heads = gridDim.y;
     const int kv_len = start + n, n_key_blocks = (kv_len + SPARSE_BLOCK_KEYS - 1) / SPARSE_BLOCK_KEYS;
@@ -36,13 +44,18 @@ DEVICE void sparse_attention(const bf16* __restrict__ q, const bf16* __restrict_
     const int list = head * gridDim.x + query_block;
     // The list ends with the own block, whose last keys may not exist.
     const bool half = rows.last_position() % SPARSE_BLOCK_KEYS < FLASH_KEYS;
-    const KeptTiles tiles = {indices + size_t(list) * n_key_blocks, int(__ldg(counts + list)) * 2 - half};
+    if (threadIdx.x == 0) {
+        shared->list = indices + size_t(list) * n_key_blocks;
+        shared->n_tiles = int(__ldg(counts + list)) * 2 - half;
+    }
+    __syncthreads();
+    const KeptTiles tiles = {shared->list, shared->n_tiles};
 
     FlashState<D> state;
-    flash_clear<D>(state, *shared);
-    flash_load_queries<D>(*shared, q, rows);
-    flash_attend<D>(state, *shared, rows, kv, tiles, scale);
-    flash_store<D>(state, *shared, rows, out);
+    flash_clear<D>(state, shared->flash);
+    flash_load_queries<D>(shared->flash, q, rows);
+    flash_attend<D>(state, shared->flash, rows, kv, tiles, scale);
+    flash_store<D>(state, shared->flash, rows, out);
 }
 
 #define SPARSE_PARAMETERS                                                                                    \

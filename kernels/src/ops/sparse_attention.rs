@@ -139,10 +139,11 @@ pub fn cuda(
         _ => panic!("sparse_attention: head_dim {head_dim} has no kernel, 64 and 128 have"),
     };
     // `FlashShared`: queries, keys and values; the slots of two tiles; a position for each row; the largest score and
-    // the sum of weights of each thread's four rows.
+    // the sum of weights of each thread's four rows. Then the list's address and number of tiles.
     let shared = (BLOCK + 2 * KEYS) * head_dim * size_of::<bf16>()
         + (2 * KEYS + BLOCK) * size_of::<i32>()
-        + 4 * THREADS as usize * size_of::<[f32; 2]>();
+        + 4 * THREADS as usize * size_of::<[f32; 2]>()
+        + 2 * size_of::<u64>();
     let grid = Grid {
         blocks: [blocks.n_query_blocks() as u32, shape.n_heads as u32, 1],
         threads: THREADS,
