@@ -43,6 +43,7 @@ pub(super) const MODULES: &[Module] = &[
     sm_90a("matmul_wgmma", include_bytes!("../../../prebuilt/matmul_wgmma.fatbin")),
     any("qk_norm_rope", include_bytes!("../../../prebuilt/qk_norm_rope.fatbin")),
     any("rms_norm", include_bytes!("../../../prebuilt/rms_norm.fatbin")),
+    any("sparse_attention", include_bytes!("../../../prebuilt/sparse_attention.fatbin")),
     any("swiglu", include_bytes!("../../../prebuilt/swiglu.fatbin")),
     any("synthetic", include_bytes!("../../../prebuilt/synthetic.fatbin")),
     any("tail_score_ranges", include_bytes!("../../../prebuilt/tail_score_ranges.fatbin")),
