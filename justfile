@@ -40,3 +40,7 @@ kernels:
 check-kernels:
     python3 kernels/prebuilt/build.py check
     cargo test -p kernels --lib --test it prebuilt
+
+# The CUDA kernels on the CPU under the address and undefined-behaviour sanitizers
+emulation-asan:
+    bash kernels/emu/asan.sh

@@ -85,6 +85,7 @@ private:
     static void thread_main();
     void resize(unsigned n_threads, size_t shared_bytes);
     void prepare_fibers();
+    void release_stacks();
     void run_block(const Launch& launch);
     void order_warps();
     unsigned next_lane(uint32_t ready) const;
@@ -127,8 +128,14 @@ private:
 __thread Machine* machine;
 
 Machine::~Machine() {
-    if (stacks_) munmap(stacks_, n_stacks_ * STACK_BYTES);
+    release_stacks();
     std::free(shared_);
+}
+
+void Machine::release_stacks() {
+    if (!stacks_) return;
+    ASAN_UNPOISON_MEMORY_REGION(stacks_, n_stacks_ * STACK_BYTES);
+    munmap(stacks_, n_stacks_ * STACK_BYTES);
 }
 
 void Machine::resize(unsigned n_threads, size_t shared_bytes) {
@@ -138,7 +145,7 @@ void Machine::resize(unsigned n_threads, size_t shared_bytes) {
     warps_.resize(n_threads / WARP);
     order_.resize(n_threads / WARP);
     if (n_threads > n_stacks_) {
-        if (stacks_) munmap(stacks_, n_stacks_ * STACK_BYTES);
+        release_stacks();
         void* memory = mmap(nullptr, n_threads * STACK_BYTES, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) std::abort();

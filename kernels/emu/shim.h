@@ -16,15 +16,9 @@
 
 #define __global__
 #define __device__
-#define __host__
-#define __constant__ static const
-// One copy for each OS thread, as each runs one block at a time. It is not poisoned: DYNAMIC_SHARED is.
-#define __shared__ static thread_local
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __grid_constant__
-#define __align__(n) __attribute__((aligned(n)))
+// The only shared memory: static `__shared__` would keep one block's values for the next.
 #define DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(emu::shared_memory)
 
 // ---- vector types ---------------------------------------------------------------------------------------------------
@@ -37,9 +31,6 @@
 EMU_VECTORS(float, float)
 EMU_VECTORS(int, int)
 EMU_VECTORS(unsigned, uint)
-EMU_VECTORS(unsigned short, ushort)
-EMU_VECTORS(signed char, char)
-EMU_VECTORS(unsigned char, uchar)
 #undef EMU_VECTORS
 
 // ---- bits -----------------------------------------------------------------------------------------------------------
@@ -62,15 +53,8 @@ inline float __uint_as_float(uint32_t x) { return emu::bits_as<float>(x); }
 inline float __int_as_float(int x) { return emu::bits_as<float>(x); }
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
-inline int __clzll(long long x) { return x ? __builtin_clzll((unsigned long long)x) : 64; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline unsigned __brev(unsigned x) {
-    unsigned y = 0;
-    for (int i = 0; i < 32; i++) y |= (x >> i & 1u) << (31 - i);
-    return y;
-}
 
 // Bytes of `high:low` picked by the nibbles of `selector`; bit 3 of a nibble spreads the byte's sign.
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
@@ -86,16 +70,11 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
     return unsigned((uint64_t(high) << 32 | low) >> (shift & 31u));
 }
-inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
-    return unsigned((uint64_t(high) << 32 | low) << (shift & 31u) >> 32);
-}
 
 inline int __dp4a(int a, int b, int sum) {
     for (int i = 0; i < 4; i++) sum += int(int8_t(a >> (8 * i))) * int(int8_t(b >> (8 * i)));
     return sum;
 }
-
-inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
@@ -129,36 +108,17 @@ inline float rounded(float x) {
 inline float __fadd_rn(float a, float b) { return emu::rounded(a + b); }
 inline float __fsub_rn(float a, float b) { return emu::rounded(a - b); }
 inline float __fmul_rn(float a, float b) { return emu::rounded(a * b); }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fsqrt_rn(float x) { return sqrtf(x); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
-// The C library reserves these names for itself.
+// The C library declares a function of this name.
 #define __expf(x) expf(x)
-#define __logf(x) logf(x)
-#define __sinf(x) sinf(x)
-#define __cosf(x) cosf(x)
 
-namespace emu {
-
-// As the device converts: what does not fit becomes the nearest integer that does, NaN becomes 0.
-inline int saturated_int(float x) {
+// To nearest even; what does not fit becomes the nearest integer that does, NaN becomes 0.
+inline int __float2int_rn(float x) {
     if (x != x) return 0;
-    if (x >= 2147483648.0f) return INT32_MAX;
-    return x <= -2147483648.0f ? INT32_MIN : int(x);
+    const float y = nearbyintf(x);
+    if (y >= 2147483648.0f) return INT32_MAX;
+    return y <= -2147483648.0f ? INT32_MIN : int(y);
 }
-
-}  // namespace emu
-
-inline int __float2int_rn(float x) { return emu::saturated_int(nearbyintf(x)); }
-inline int __float2int_rd(float x) { return emu::saturated_int(floorf(x)); }
-inline int __float2int_ru(float x) { return emu::saturated_int(ceilf(x)); }
-inline int __float2int_rz(float x) { return emu::saturated_int(x); }
-inline float __int2float_rn(int x) { return float(x); }
-inline float __uint2float_rn(unsigned x) { return float(x); }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
@@ -170,30 +130,8 @@ template <class T>
 inline T __ldcs(const T* address) {
     return *address;
 }
-template <class T>
-inline void __stcs(T* address, T value) {
-    *address = value;
-}
-
-// Blocks of a launch run one after the other on one OS thread, and a fiber is not interrupted.
-inline void __threadfence() {}
-inline void __threadfence_block() {}
-template <class T>
-inline T atomicAdd(T* address, std::common_type_t<T> value) {
-    const T old = *address;
-    *address = old + value;
-    return old;
-}
-template <class T>
-inline T atomicMax(T* address, std::common_type_t<T> value) {
-    const T old = *address;
-    *address = old < value ? value : old;
-    return old;
-}
 
 // ---- block and warp -------------------------------------------------------------------------------------------------
-
-static constexpr int warpSize = 32;
 
 inline void __syncthreads(emu::Site site = emu::here()) { emu::barrier(site); }
 

@@ -69,8 +69,20 @@ KERNEL(32) emu_copy_outside(const float* in, float*, int) {
 
 KERNEL(32) emu_past_shared_memory(const float*, int* out, int) {
     DYNAMIC_SHARED(int, words);
-    words[threadIdx.x + 97] = out[threadIdx.x];
+    words[threadIdx.x + 97] = out[threadIdx.x];  // leaves in emu_past_shared_memory
 }
 
-// One word past its argument: found by the address sanitizer alone.
-KERNEL(32) emu_past_global_memory(const float*, int* out, int) { out[threadIdx.x + 1] = int(threadIdx.x); }
+// The rest is found under the sanitizers alone.
+KERNEL(32) emu_reads_past_shared_memory(const float*, int* out, int) {
+    DYNAMIC_SHARED(int, words);
+    out[threadIdx.x] = words[threadIdx.x + 97];  // leaves in emu_reads_past_shared_memory
+}
+
+KERNEL(32) emu_past_global_memory(const float*, int* out, int) {
+    out[threadIdx.x + 1] = int(threadIdx.x);  // leaves in emu_past_global_memory
+}
+
+KERNEL(32) emu_misaligned_vector(const float* in, int* out, int) {
+    const float4 x = reinterpret_cast<const float4*>(in + 1)[threadIdx.x];  // leaves in emu_misaligned_vector
+    out[threadIdx.x] = int(x.x + x.w);
+}

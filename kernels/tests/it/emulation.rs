@@ -115,6 +115,16 @@ fn powers_of_two_are_exact_and_flushed() {
     assert_eq!(got, Ok(x.into_iter().map(exact).collect()));
 }
 
+/// Products of 24 bits, so that fusing them with the sum would show.
+#[test]
+fn products_and_sums_are_rounded_apart_where_asked() {
+    let x = Seeded::new(4).values(3 * 32);
+    let want: Vec<f32> = x.chunks(3).map(|x| x[0] * x[1] + x[2] - x[0] * x[2]).collect();
+    let fused: Vec<f32> = x.chunks(3).map(|x| (-x[0]).mul_add(x[2], x[0].mul_add(x[1], x[2]))).collect();
+    assert_ne!(want, fused);
+    assert_eq!(run(0, ("emu_rounded_apart", grid(1, 32, 0)), &x, &[0.0; 32], 0), Ok(want));
+}
+
 #[test]
 fn integer_functions_are_those_of_the_device() {
     let mut seeded = Seeded::new(2);
@@ -138,10 +148,11 @@ fn integer_functions_are_those_of_the_device() {
             f32::from_bits(x).round_ties_even() as i32,
             x.min(1000) as i32,
             (x as i32).max(-5),
+            ((u64::from(y) << 32 | u64::from(x)) >> 13) as i32,
         ]
     };
-    let want: Vec<[i32; 8]> = (0..32).map(row).collect();
-    assert_eq!(run(0, ("emu_integers", grid(1, 32, 0)), &x, &[[0; 8]; 32], 0), Ok(want));
+    let want: Vec<[i32; 9]> = (0..32).map(row).collect();
+    assert_eq!(run(0, ("emu_integers", grid(1, 32, 0)), &x, &[[0; 9]; 32], 0), Ok(want));
 }
 
 #[test]
@@ -282,6 +293,8 @@ fn a_deadlock_says_who_waits_for_whom() {
     assert_eq!(report, want.join("\n"));
 }
 
+/// The sanitizer finds it earlier.
+#[cfg(not(sanitized))]
 #[test]
 fn a_write_past_shared_memory_is_found_when_the_block_ends() {
     let report = run(0, ("emu_past_shared_memory", grid(1, 32, 512)), &[0.0_f32], &[0_i32; 32], 0);
@@ -309,4 +322,36 @@ fn a_failed_launch_leaves_nothing_behind() {
     let before = exchange();
     assert!(run(5, ("emu_deadlock", grid(7, 64, 0)), &[0.0_f32], &[0_i32; 64], 0).is_err());
     assert_eq!(before, exchange());
+}
+
+/// The sanitizers see device memory and shared memory byte by byte. A process they stop cannot go on, so this test runs
+/// itself as a child, which it knows by `--exact`.
+#[cfg(sanitized)]
+#[test]
+fn sanitizers_name_the_line_that_leaves_its_memory() {
+    const NAME: &str = "emulation::sanitizers_name_the_line_that_leaves_its_memory";
+    let planted = [
+        ("emu_past_global_memory", "heap-buffer-overflow"),
+        ("emu_past_shared_memory", "use-after-poison"),
+        ("emu_reads_past_shared_memory", "use-after-poison"),
+        ("emu_misaligned_vector", "misaligned address"),
+    ];
+    let args: Vec<String> = std::env::args().collect();
+    if args.iter().any(|arg| arg == "--exact") {
+        let (kernel, _) =
+            planted.into_iter().find(|(kernel, _)| args.iter().any(|arg| arg == kernel)).unwrap();
+        let outcome = run(0, (kernel, grid(1, 32, 512)), &[0.0_f32; 136], &[0_i32; 32], 0);
+        unreachable!("no sanitizer stopped it: {outcome:?}");
+    }
+    for (kernel, reason) in planted {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, kernel, "--nocapture"])
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&child.stderr);
+        assert!(!child.status.success() && report.contains(reason), "{kernel}: {report}");
+        let mut lines = include_str!("../../emu/tests/faults.cu").lines();
+        let line = 1 + lines.position(|line| line.ends_with(&format!("// leaves in {kernel}"))).unwrap();
+        assert!(report.contains(&format!("emu/tests/faults.cu:{line}")), "{kernel}: {report}");
+    }
 }
