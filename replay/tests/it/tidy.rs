@@ -238,7 +238,7 @@ fn one_word_per_thing() {
             wrong.extend(
                 BANNED
                     .iter()
-                    .filter(|word| holds_word(&line, word))
+                    .filter(|word| holds_word(line, word))
                     .map(|word| format!("{}:{}: {word}", path.display(), number + 1)),
             );
         }
