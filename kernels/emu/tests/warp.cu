@@ -63,3 +63,18 @@ DEVICE void reverse(const int* __restrict__ in, int* __restrict__ out) {
 
 KERNEL(32) emu_reverse(const int* in, int* out, int) { reverse<true>(in, out); }
 KERNEL(32) emu_reverse_reads_early(const int* in, int* out, int) { reverse<false>(in, out); }
+
+// One warp writes what the other reads, without meeting: right as long as the writer happens to run first.
+template <bool DOWN>
+DEVICE void hand_over(const int* __restrict__ in, int* __restrict__ out) {
+    DYNAMIC_SHARED(int, words);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (warp == (DOWN ? 0 : 1)) {
+        words[lane] = in[lane];
+    } else {
+        out[lane] = words[lane];
+    }
+}
+
+KERNEL(64) emu_hand_down(const int* in, int* out, int) { hand_over<true>(in, out); }
+KERNEL(64) emu_hand_up(const int* in, int* out, int) { hand_over<false>(in, out); }
