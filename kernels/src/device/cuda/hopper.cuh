@@ -52,6 +52,10 @@ DEVICE void barrier_wait(uint64_t* barrier, uint32_t parity) {
     } while (!over);
 }
 
+// Makes this thread's writes to shared memory, its finished cp.async among them, known to wgmma and TMA, which read by
+// another way (PTX ISA, "Async proxy"): after the writes, before the arrival that tells of them.
+DEVICE void async_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 // ---- TMA (PTX ISA, "cp.async.bulk.tensor") -----------------------------------------------------------------------------
 
 // One thread starts copying the box whose first element is (`column`, `row`). What lies outside of the matrix comes as
@@ -78,6 +82,17 @@ DEVICE void prefetch_map(const TensorMap& map) { asm volatile("prefetch.tensorma
 DEVICE uint64_t swizzled_rows(const void* shared) {
     return uint64_t((shared_address(shared) & 0x3ffffu) >> 4) | uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32 |
            uint64_t(1) << 62;
+}
+
+// Describes the same tile as the second factor of a product over its rows: 16 rows are the steps of k, and what lies
+// along a row, 64 values of each panel, are the columns of the product ("N-major", the transposed bit of the
+// instruction). Under "Strides" of the PTX ISA and in CUTLASS (include/cute/atom/mma_traits_sm90_gmma.hpp, MN-major,
+// B128: ((8,n),(8,k)):((1,LBO),(8,SBO)) in units of 16 bytes) the leading offset goes from 64 columns to the next 64,
+// so from panel to panel, and the stride offset from eight rows to the next eight. A step along k adds 16 rows of 128
+// bytes to the start, two whole patterns of the swizzle.
+DEVICE uint64_t swizzled_columns(const void* shared, uint32_t panel_bytes) {
+    return uint64_t((shared_address(shared) & 0x3ffffu) >> 4) | uint64_t(panel_bytes >> 4) << 16 |
+           uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
 }
 
 // Orders the registers' and shared memory's earlier writes before the products that follow; before the first one, and
@@ -143,6 +158,53 @@ DEVICE void wgmma_k16(float (&d)[32][4], uint64_t a, uint64_t b) {
           REPRISE_FOUR(d[26]), REPRISE_FOUR(d[27]), REPRISE_FOUR(d[28]), REPRISE_FOUR(d[29]),
           REPRISE_FOUR(d[30]), REPRISE_FOUR(d[31])
         : "l"(a), "l"(b)
+        : "memory");
+}
+
+// The same for b of 64 rows; what `d` holds is left out of the sums where `accumulate` is 0.
+DEVICE void wgmma_k16(float (&d)[8][4], uint64_t a, uint64_t b, int accumulate) {
+    asm volatile(
+        "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, %34, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+        "}, %32, %33, accumulate, 1, 1, 0, 0;\n}"
+        : REPRISE_FOUR(d[0]), REPRISE_FOUR(d[1]), REPRISE_FOUR(d[2]), REPRISE_FOUR(d[3]),
+          REPRISE_FOUR(d[4]), REPRISE_FOUR(d[5]), REPRISE_FOUR(d[6]), REPRISE_FOUR(d[7])
+        : "l"(a), "l"(b), "r"(accumulate)
+        : "memory");
+}
+
+// d += a · b for b of 16 rows as `swizzled_columns` describes them. Of a, 64 rows of 16 values, each warp holds 16 rows
+// in registers, as for mma_m16n8k16: figure "WGMMA .m64nNk16 register fragment layout for matrix A". They may not be
+// written before the wait for the product. The immediates: as they are (1, 1), b with its columns along the rows (1).
+DEVICE void wgmma_columns_k16(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile(
+        "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+        "}, {%32,%33,%34,%35}, %36, accumulate, 1, 1, 1;\n}"
+        : REPRISE_FOUR(d[0]), REPRISE_FOUR(d[1]), REPRISE_FOUR(d[2]), REPRISE_FOUR(d[3]),
+          REPRISE_FOUR(d[4]), REPRISE_FOUR(d[5]), REPRISE_FOUR(d[6]), REPRISE_FOUR(d[7])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+        : "memory");
+}
+
+DEVICE void wgmma_columns_k16(float (&d)[16][4], const uint32_t (&a)[4], uint64_t b) {
+    asm volatile(
+        "{\n.reg .pred accumulate;\nsetp.ne.b32 accumulate, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+        "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+        "}, {%64,%65,%66,%67}, %68, accumulate, 1, 1, 1;\n}"
+        : REPRISE_FOUR(d[0]), REPRISE_FOUR(d[1]), REPRISE_FOUR(d[2]), REPRISE_FOUR(d[3]),
+          REPRISE_FOUR(d[4]), REPRISE_FOUR(d[5]), REPRISE_FOUR(d[6]), REPRISE_FOUR(d[7]),
+          REPRISE_FOUR(d[8]), REPRISE_FOUR(d[9]), REPRISE_FOUR(d[10]), REPRISE_FOUR(d[11]),
+          REPRISE_FOUR(d[12]), REPRISE_FOUR(d[13]), REPRISE_FOUR(d[14]), REPRISE_FOUR(d[15])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
         : "memory");
 }
 

@@ -185,10 +185,11 @@ impl Cuda {
         &self.inner.info
     }
 
-    /// Which kernels run: what, beside the inputs, decides the bits of a result.
+    /// Which kernels run: what, beside the inputs, decides the bits of a result. `sm_90a` stands for Hopper's own.
     pub fn kernels(&self) -> String {
         let (major, minor) = self.inner.info.compute_capability;
-        format!("cuda-sm_{major}{minor}/{}", self.gemm_path())
+        let own = if self.hopper_kernels() { "a" } else { "" };
+        format!("cuda-sm_{major}{minor}{own}/{}", self.gemm_path())
     }
 
     /// Whether the kernels run on the CPU under the emulator.

@@ -34,6 +34,7 @@ pub(super) const MODULES: &[Module] = &[
     any("attention_any_dim", include_bytes!("../../../prebuilt/attention_any_dim.fatbin")),
     any("attention_decode", include_bytes!("../../../prebuilt/attention_decode.fatbin")),
     any("attention_prefill", include_bytes!("../../../prebuilt/attention_prefill.fatbin")),
+    sm_90a("attention_prefill_wgmma", include_bytes!("../../../prebuilt/attention_prefill_wgmma.fatbin")),
     any("block_score", include_bytes!("../../../prebuilt/block_score.fatbin")),
     any("block_select", include_bytes!("../../../prebuilt/block_select.fatbin")),
     any("embedding", include_bytes!("../../../prebuilt/embedding.fatbin")),

@@ -28,6 +28,7 @@
 mod any_dim;
 pub mod decode;
 pub mod prefill;
+mod prefill_wgmma;
 mod walk;
 
 use std::f64::consts::LOG2_E;

@@ -1,5 +1,6 @@
 //! Launches attention of many queries on a CUDA device: `prefill.cu`, or `any_dim.cu` for head widths without a
-//! kernel of their own. Formula and shapes are those of [`super::spec`], in bf16.
+//! kernel of their own, or `prefill_wgmma.cu` on a Hopper card that is to use its own kernels. Formula and shapes
+//! are those of [`super::spec`], in bf16.
 //!
 //! The grid is a function of the sizes of the call alone, so that the same tokens after the same number of
 //! others give the same bits, wherever their keys came from. Where few queries meet many keys, the keys are
@@ -7,14 +8,14 @@
 
 use half::bf16;
 
-use super::{any_dim, log2_scale, tokens_of};
+use super::{any_dim, log2_scale, prefill_wgmma, tokens_of};
 use crate::device::cuda::{Args, Cuda, DeviceKv, Grid, View, ViewMut};
 use crate::error::KernelError;
 
 /// Rows of queries, so tokens times heads of a group, of a block.
-const ROWS: usize = 128;
+pub(super) const ROWS: usize = 128;
 /// Keys gathered at a time.
-const KEYS: usize = 64;
+pub(super) const KEYS: usize = 64;
 /// Blocks that a launch is split into at most: two for each place on an H200, whose 132 multiprocessors hold
 /// two each. On other cards this only costs or gains time.
 const BLOCKS: usize = 528;
@@ -110,26 +111,25 @@ fn tiled(
     let aligned = [q.address(), out.address(), scratch.address()].iter().all(|at| at.is_multiple_of(16));
     assert!(aligned, "attention: rows are copied in vectors of 16 bytes");
 
-    let (kernel, combine) = match (head_dim, splits.n) {
-        (64, 1) => ("attention_prefill_d64", None),
-        (64, _) => ("attention_prefill_split_d64", Some("attention_prefill_combine_d64")),
-        (_, 1) => ("attention_prefill_d128", None),
-        _ => ("attention_prefill_split_d128", Some("attention_prefill_combine_d128")),
+    let walk = match cuda.hopper_kernels() {
+        true => prefill_wgmma::walk(head_dim, splits.n),
+        false => walk(head_dim, splits.n),
     };
-    let grid = Grid {
-        blocks: [(n * group).div_ceil(ROWS), kv.n_kv_heads, splits.n].map(|n| n as u32),
-        threads: 128,
-        shared_bytes: shared_bytes(head_dim),
-    };
+    let blocks = [(n * group).div_ceil(ROWS), kv.n_kv_heads, splits.n].map(|n| n as u32);
+    let grid = Grid { blocks, threads: walk.threads, shared_bytes: walk.shared_bytes };
     let args = Args::new().view(q).view(kv.keys.view()).view(kv.values.view()).view(slots);
     let args = args.view_mut(&mut out).view_mut(&mut scratch);
     let args =
         [n, start, group, n_heads, kv.n_slots, splits.len].iter().fold(args, |args, n| args.i32(*n as i32));
     // SAFETY: the parameters of the entry point; q and out hold n tokens, the layer n_slots, slots start + n, scratch
     // a part for each split; the kernel keeps what it reads in slots inside the layer.
-    unsafe { cuda.launch(kernel, grid, &args.f32(log2_scale(head_dim)))? };
-    let Some(combine) = combine else { return Ok(()) };
+    unsafe { cuda.launch(walk.kernel, grid, &args.f32(log2_scale(head_dim)))? };
+    if splits.n == 1 {
+        return Ok(());
+    }
 
+    let combine =
+        if head_dim == 64 { "attention_prefill_combine_d64" } else { "attention_prefill_combine_d128" };
     let shared_bytes = combine_shared_bytes(head_dim);
     let grid = Grid { blocks: [(n * n_heads) as u32, 1, 1], threads: 128, shared_bytes };
     let args = Args::new().view(scratch.view()).view_mut(&mut out);
@@ -139,9 +139,24 @@ fn tiled(
     unsafe { cuda.launch(combine, grid, &args) }
 }
 
-/// `sizeof(FlashShared<head_dim>)`.
-const fn shared_bytes(head_dim: usize) -> u32 {
-    ((ROWS + 2 * KEYS) * head_dim * 2 + 2 * KEYS * 4 + ROWS * 4 + 4 * 128 * 8) as u32
+/// A kernel that walks over the keys; its parameters and its grid are those of `prefill.cu`.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) kernel: &'static str,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
+}
+
+fn walk(head_dim: usize, n_splits: usize) -> Walk {
+    let kernel = match (head_dim, n_splits) {
+        (64, 1) => "attention_prefill_d64",
+        (64, _) => "attention_prefill_split_d64",
+        (_, 1) => "attention_prefill_d128",
+        _ => "attention_prefill_split_d128",
+    };
+    // `sizeof(FlashShared<head_dim>)`.
+    let shared_bytes = (ROWS + 2 * KEYS) * head_dim * 2 + 2 * KEYS * 4 + ROWS * 4 + 4 * 128 * 8;
+    Walk { kernel, threads: 128, shared_bytes: shared_bytes as u32 }
 }
 
 /// What `combine_splits` lays out: the sums of four warps.

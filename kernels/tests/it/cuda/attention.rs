@@ -1,13 +1,13 @@
 //! Attention on the device: near the spec at every shape, and the same bits wherever the slots are.
 
 use half::bf16;
-use kernels::device::cuda::{Cuda, DeviceBuffer, DeviceKv};
+use kernels::device::cuda::{Cuda, CudaOptions, DeviceBuffer, DeviceKv};
 use kernels::device::{Cpu, Isa};
 use kernels::kv::{KvDType, KvLayer, Slot};
 use kernels::ops::{attention, kv_store};
 
-use crate::cuda::devices;
-use crate::cuda::parity::check;
+use crate::cuda::parity::{check, check_on};
+use crate::cuda::{card, devices};
 use crate::seeded::{Seeded, nmse};
 
 /// Query heads, KV heads, head width.
@@ -131,12 +131,20 @@ fn to_f32(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|x| x.to_f32()).collect()
 }
 
+/// Every device, and once more the card, if it is a Hopper, with its own kernels.
+fn devices_and_hopper() -> Vec<Cuda> {
+    let options = CudaOptions { hopper_kernels: true, ..CudaOptions::DEFAULT };
+    devices().into_iter().chain(card(options, Cuda::hopper_kernels, "Hopper card")).collect()
+}
+
 #[track_caller]
 fn check_prefill(heads: Heads, n: usize, start: usize, spread: f32) {
     eprintln!("prefill, {heads:?}: {n} after {start}");
     let case = Case::new(heads, n, start, spread);
     let layer = case.scattered();
-    check(attention::MAX_NMSE_CUDA, &case.spec(&layer), |cuda| to_f32(&case.prefill(cuda, &layer)));
+    check_on(&devices_and_hopper(), attention::MAX_NMSE_CUDA, &case.spec(&layer), |cuda| {
+        to_f32(&case.prefill(cuda, &layer))
+    });
 }
 
 #[track_caller]
@@ -229,7 +237,7 @@ fn hand_made_scores_give_exact_outputs() {
         let mean: Vec<f32> = unit(1, 63.5).collect();
         let equal = Case { q: case.q.clone(), k: case.k.clone(), v: case.v.clone(), ..case };
         case.q = unit(0, 100.0).map(bf16::from_f32).collect();
-        for cuda in devices() {
+        for cuda in devices_and_hopper() {
             for (case, want) in [(&case, &one_hot), (&equal, &mean)] {
                 let want: Vec<bf16> = want.iter().map(|x| bf16::from_f32(*x)).collect();
                 assert_eq!(case.prefill(&cuda, &layer), want, "head width {head_dim}, winner {winner}");
@@ -256,7 +264,7 @@ fn the_place_of_slots_does_not_show() {
     {
         let case = Case::new(heads, n, start, 3.0);
         let (scattered, in_order) = (case.scattered(), case.layer(case.kv_len(), 1));
-        for cuda in devices() {
+        for cuda in devices_and_hopper() {
             let bits = |layer| (bits_of(&case.prefill(&cuda, layer)), bits_of(&case.decode(&cuda, layer)));
             assert!(bits(&scattered) == bits(&in_order), "{heads:?}, {n} after {start}");
         }

@@ -8,7 +8,7 @@ use kernels::ops::matmul::gemm::{self, Tile};
 use kernels::ops::matmul::wgmma::{self, Width};
 use kernels::ops::matmul::{self, Epilogue, Form, Matrix, MatrixView, gemv};
 
-use crate::cuda::devices;
+use crate::cuda::{card, devices};
 use crate::seeded::{Seeded, bits_of, nmse, random_matrix};
 
 /// What y holds before, and keeps where it is not written.
@@ -231,16 +231,6 @@ fn stacked_matrices_are_one_and_its_rows_are_matrices() {
             );
         }
     }
-}
-
-/// The first card, opened with `options`, if `wanted` says that it is one to test on; says so if not.
-fn card(options: CudaOptions, wanted: impl Fn(&Cuda) -> bool, what: &str) -> Vec<Cuda> {
-    let opened = detect().is_ok().then(|| Cuda::open(0, options).expect("the card opens"));
-    let found: Vec<_> = opened.into_iter().filter(wanted).collect();
-    if found.is_empty() {
-        eprintln!("skipped: no {what} here");
-    }
-    found
 }
 
 /// Shapes for the paths of cards: whole tiles and parts of them in each direction, y wider than the matrix.

@@ -37,3 +37,13 @@ pub fn devices() -> Vec<Cuda> {
     }
     devices
 }
+
+/// The first card, opened with `options`, if `wanted` says that it is one to test on; says so if not.
+pub fn card(options: CudaOptions, wanted: impl Fn(&Cuda) -> bool, what: &str) -> Vec<Cuda> {
+    let opened = detect().is_ok().then(|| Cuda::open(0, options).expect("the card opens"));
+    let found: Vec<_> = opened.into_iter().filter(wanted).collect();
+    if found.is_empty() {
+        eprintln!("skipped: no {what} here");
+    }
+    found
+}

@@ -9,13 +9,19 @@ use crate::seeded::{bits_of, nmse};
 /// Runs `run` twice on every device.
 #[track_caller]
 pub fn check(max_nmse: f64, want: &[f32], run: impl Fn(&Cuda) -> Vec<f32>) {
+    check_on(&devices(), max_nmse, want, run);
+}
+
+/// Runs `run` twice on each of these devices.
+#[track_caller]
+pub fn check_on(devices: &[Cuda], max_nmse: f64, want: &[f32], run: impl Fn(&Cuda) -> Vec<f32>) {
     let mut emulated: Option<Vec<u32>> = None;
-    for cuda in devices() {
-        let got = run(&cuda);
+    for cuda in devices {
+        let got = run(cuda);
         let error = nmse(want, &got);
         assert!(error <= max_nmse, "{}: error {error:e} over {max_nmse:e}", cuda.info().name);
         let bits = bits_of(&got);
-        assert_eq!(bits_of(&run(&cuda)), bits, "{}: a second launch", cuda.info().name);
+        assert_eq!(bits_of(&run(cuda)), bits, "{}: a second launch", cuda.info().name);
         if cuda.is_emulated() {
             assert_eq!(emulated.get_or_insert_with(|| bits.clone()), &bits, "another order of warps");
         }
