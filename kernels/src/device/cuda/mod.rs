@@ -1,7 +1,7 @@
 //! A CUDA card as a device: one stream, on which everything runs in the order it was asked for.
 //!
 //! How a kernel gets from a `.cu` file to a launch: `kernels/prebuilt/` holds each file compiled for every supported
-//! architecture; [`modules`] lists those images in the binary; [`card`] hands them to the driver when a device is
+//! architecture; `modules.rs` lists those images in the binary; `card.rs` hands them to the driver when a device is
 //! opened and finds entry points by name; an op's `.rs` computes the grid and calls [`Cuda::launch`]. No CUDA
 //! toolkit takes part, at build time or at run time.
 //!
