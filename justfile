@@ -11,6 +11,10 @@ ready:
 test:
     cargo test --workspace --features emulation
 
+# Each fuzz target for so many seconds; needs a nightly toolchain and cargo-fuzz
+fuzz seconds="60":
+    fuzz/run.sh {{seconds}}
+
 # The bundled session through the four arms, checked bit for bit
 smoke:
     cargo run --release -- run --verify

@@ -71,6 +71,12 @@ pub enum TranscriptError {
         /// The most bytes that are read.
         limit: u64,
     },
+    /// The patterns of secrets do not compile.
+    #[error("the patterns of secrets do not compile: {source}; report this")]
+    Patterns {
+        /// What the compiler of expressions said.
+        source: regex::Error,
+    },
     /// Serialising failed.
     #[error("{path}: cannot write the session as JSON: {source}; report this with the session id")]
     Serialise {

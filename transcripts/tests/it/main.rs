@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod canonical;
+mod export;
 mod files;
 mod golden;
 mod invariants;
+mod mutations;
 mod naive;
 mod properties;
+mod redact;
 mod session;
 mod shared_formats;
 mod shared_set;
