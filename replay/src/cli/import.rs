@@ -1,11 +1,13 @@
-//! `reprise import`: recordings of other programs as session files.
+//! `reprise import`: recordings of other programs as session files, or as the input of other programs.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use transcripts::canonical;
+use transcripts::export::{self, ExportForm};
 use transcripts::import::{FormatChoice, Import, ImportOptions};
 use transcripts::inspect::inspect;
+use transcripts::redact::{Found, Redactor};
 use transcripts::session::SourceFormat;
 
 use crate::cli::inspect::sessions_table;
@@ -22,6 +24,12 @@ pub struct ImportArgs {
     /// Write each session into this folder as one session file; without it, nothing is written
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Write in the form of another program instead of session files
+    #[arg(long, value_enum, value_name = "FORM", requires = "output")]
+    pub export: Option<Export>,
+    /// Replace keys, tokens, e-mail addresses, home paths and users' names by placeholders
+    #[arg(long)]
+    pub redact: bool,
     /// Format of the input
     #[arg(long, value_enum, default_value = "auto")]
     pub format: Format,
@@ -54,6 +62,30 @@ pub enum Format {
     Canonical,
 }
 
+/// Forms by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Export {
+    /// Requests with their answers, one a line, one file per session
+    OpenaiChat,
+    /// Request bodies, one a line, one file per session
+    Requests,
+    /// Multi-turn input of NVIDIA AIPerf, one file
+    Aiperf,
+    /// Data set of guidellm, one file
+    Guidellm,
+}
+
+impl From<Export> for ExportForm {
+    fn from(form: Export) -> Self {
+        match form {
+            Export::OpenaiChat => Self::OpenaiChat,
+            Export::Requests => Self::Requests,
+            Export::Aiperf => Self::Aiperf,
+            Export::Guidellm => Self::Guidellm,
+        }
+    }
+}
+
 impl From<Format> for ImportOptions {
     fn from(format: Format) -> Self {
         let format = match format {
@@ -78,7 +110,7 @@ impl From<Format> for ImportOptions {
 /// # Errors
 /// A path cannot be read or written, or nothing in it holds a recorded call.
 pub fn import(args: &ImportArgs) -> Result<Outcome, ReplayError> {
-    let found = sessions::read(&args.paths, Path::new(""), args.format.into())?;
+    let mut found = sessions::read(&args.paths, Path::new(""), args.format.into())?;
     for warning in sessions::warnings(&found) {
         eprintln!("warning: {warning}");
     }
@@ -87,19 +119,60 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, ReplayError> {
         let reason = format!("{} files were read and hold no recorded call", found.files.len());
         return Err(ReplayError::NoSession { paths: paths.join(", "), reason });
     }
+    if args.redact {
+        redact(&mut found)?;
+    } else {
+        warn_of_secrets(&found)?;
+    }
     output::text(&sessions_table(&inspect(&found)))?;
     if let Some(folder) = &args.output {
-        write(&found, folder)?;
+        write(&found, folder, args.export)?;
     }
     Ok(Outcome::Pass)
 }
 
-/// One file per session. A name that is there already is replaced: importing again gives the same files.
-fn write(found: &Import, folder: &Path) -> Result<(), ReplayError> {
+/// Redacts every session and lists what was found, by kind.
+fn redact(found: &mut Import) -> Result<(), ReplayError> {
+    let redactor = Redactor::new(&found.sessions)?;
+    let mut all = Found::default();
+    for session in &mut found.sessions {
+        all.add(&redactor.redact(session));
+    }
+    eprintln!("redacted: {}", listed(&all));
+    Ok(())
+}
+
+/// Says which sessions hold what looks like a credential.
+fn warn_of_secrets(found: &Import) -> Result<(), ReplayError> {
+    let redactor = Redactor::new(&found.sessions)?;
+    for session in &found.sessions {
+        let secrets = redactor.scan(session);
+        if secrets.credentials() > 0 {
+            let id = &session.id;
+            eprintln!("warning: {id}: likely secrets ({}); --redact replaces them", listed(&secrets));
+        }
+    }
+    Ok(())
+}
+
+/// `2 GitHub token, 14 home path`.
+fn listed(found: &Found) -> String {
+    let counts: Vec<String> =
+        found.counts().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+    if counts.is_empty() { "nothing found".to_owned() } else { counts.join(", ") }
+}
+
+/// One session file each, or the files of another form. A name that is there already is replaced: importing again gives
+/// the same files.
+fn write(found: &Import, folder: &Path, form: Option<Export>) -> Result<(), ReplayError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| ReplayError::Unwritable { path: folder.to_owned(), source })?;
-    for session in &found.sessions {
-        canonical::write(session, &folder.join(canonical::file_name(session)))?;
+    if let Some(form) = form {
+        export::write(&found.sessions, form.into(), folder)?;
+    } else {
+        for session in &found.sessions {
+            canonical::write(session, &folder.join(canonical::file_name(session)))?;
+        }
     }
     eprintln!("{} sessions written to {}", found.sessions.len(), folder.display());
     Ok(())

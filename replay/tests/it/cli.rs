@@ -333,6 +333,42 @@ fn import_writes_sessions_that_inspect_reads() {
 }
 
 #[test]
+fn import_redacts_and_exports() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = ["ghp_", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"].concat();
+    let mut session = session("s", 1);
+    let text = format!("token {secret} in /home/maryanne/x");
+    session.messages[0] =
+        transcripts::message::Message::text(transcripts::message::Role::User, text.as_str());
+    transcripts::canonical::write(&session, &dir.path().join("s.session.json")).unwrap();
+    let plain = reprise(dir.path(), &["import", "s.session.json"]);
+    assert!(
+        stderr(&plain).contains("likely secrets (1 GitHub token, 1 home path); --redact"),
+        "{}",
+        stderr(&plain)
+    );
+    for (form, file) in [
+        ("openai-chat", "s.openai-chat.jsonl"),
+        ("requests", "s.inputs.jsonl"),
+        ("aiperf", "aiperf.jsonl"),
+        ("guidellm", "guidellm.jsonl"),
+    ] {
+        let args = ["import", "s.session.json", "--redact", "--export", form, "-o", "out"];
+        let output = reprise(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).contains("redacted: 1 GitHub token, 1 home path"), "{}", stderr(&output));
+        assert!(!stderr(&output).contains(&secret) && !stdout(&output).contains(&secret));
+        let written = fs::read_to_string(dir.path().join("out").join(file)).unwrap();
+        let line: Value = serde_json::from_str(written.lines().next().unwrap()).unwrap();
+        let sent = line["messages"][0]["content"].as_str().unwrap();
+        assert!(sent.starts_with("token ghp_REDACT") && !sent.contains("maryanne"), "{sent}");
+        assert_eq!(sent.len(), text.len());
+    }
+    let alone = reprise(dir.path(), &["import", "s.session.json", "--export", "requests"]);
+    assert_eq!(alone.status.code(), Some(3), "a form without a folder");
+}
+
+#[test]
 fn bundled_sessions_are_named_like_files() {
     let dir = tempfile::tempdir().unwrap();
     for bundled in transcripts::bundled::ALL {
