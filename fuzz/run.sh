@@ -10,7 +10,7 @@ fi
 fixtures=../transcripts/tests/fixtures
 for target in $(cargo +nightly fuzz list); do
   case $target in
-    canonical) seeds=seeds/canonical ;;
+    canonical) seeds=../transcripts/data ;;
     claude_code | detection | redaction) seeds=$fixtures ;;
     *) seeds=$fixtures/formats/$target ;;
   esac
