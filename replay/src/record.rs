@@ -7,6 +7,7 @@ use std::time::Duration;
 use reports::record::{CacheState, CallError, CallRecord, DeviceMs, SCHEMA_VERSION, SpansMs, Structure};
 use serde_json::Value;
 use transcripts::message::Message;
+use transcripts::schema::ToolSchemas;
 use transcripts::structure;
 
 use crate::backend::{self, BackendError, CallFacts};
@@ -50,6 +51,7 @@ pub fn answered(
     expected: &Expected<'_>,
 ) -> CallRecord {
     let sent: Vec<&Message> = facts.sent.iter().collect();
+    let tools = ToolSchemas::new(expected.tools);
     CallRecord {
         tokens_raw: Some(facts.tokens_raw),
         tokens_removed: Some(facts.tokens_removed),
@@ -83,8 +85,8 @@ pub fn answered(
         output_text: Some(facts.output_text.clone()),
         first_logits_digest: facts.first_logits_digest.clone(),
         exact: facts.exact,
-        structure: Some(structure(&check_output(facts, expected))),
-        request_codes: request_codes(&sent, expected.tools),
+        structure: Some(structure(&check_output(facts, expected, &tools))),
+        request_codes: request_codes(&sent, &tools),
         ..with_telemetry(key, telemetry)
     }
 }
@@ -154,21 +156,15 @@ fn output_digest(token_ids: &[u32]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-fn check_output(facts: &CallFacts, expected: &Expected<'_>) -> Verdict {
-    let names = tool_names(expected.tools);
+fn check_output(facts: &CallFacts, expected: &Expected<'_>, tools: &ToolSchemas) -> Verdict {
     validity::check(&Output {
         text: &facts.output_text,
         token_ids: &facts.output_ids,
         finish: facts.finish,
         thinking: expected.thinking,
-        tools: (!names.is_empty()).then_some(&names),
+        tools,
         calls_recorded: expected.recorded.map(|turn| turn.tool_calls.len()),
     })
-}
-
-/// Names of the tools, in the chat form (`function.name`) or flat (`name`).
-fn tool_names(tools: &[Value]) -> BTreeSet<&str> {
-    tools.iter().filter_map(|tool| tool.get("function").unwrap_or(tool).get("name")?.as_str()).collect()
 }
 
 fn structure(verdict: &Verdict) -> Structure {
@@ -181,7 +177,7 @@ fn structure(verdict: &Verdict) -> Structure {
 }
 
 /// Codes of the request checks on the messages as sent, each once.
-fn request_codes(sent: &[&Message], tools: &[Value]) -> Vec<String> {
+fn request_codes(sent: &[&Message], tools: &ToolSchemas) -> Vec<String> {
     let findings = structure::check_request(sent, tools);
     let codes: BTreeSet<String> = findings.iter().map(|finding| finding.code.as_str().to_owned()).collect();
     codes.into_iter().collect()

@@ -46,6 +46,9 @@ pub enum Part {
         digest: String,
         /// Size of the decoded bytes.
         bytes_len: u64,
+        /// It was recorded as base64 and does not decode.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        undecodable: bool,
     },
 }
 

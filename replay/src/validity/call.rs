@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
+use transcripts::json_text;
+use transcripts::schema::{ToolSchemas, ViolationKind};
 
 use crate::validity::code::Code;
-use crate::validity::repair;
 use crate::validity::scan::{Block, BlockEnd};
+use crate::validity::{family, repair};
 
 /// A call that can be carried out, perhaps after repairs.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +31,30 @@ pub struct CallCheck {
 }
 
 impl CallCheck {
-    /// A call without any repair. An unknown tool (O11) is a call all the same.
+    /// A call without any repair. A call of an unknown tool (O11), with arguments that its schema refuses (O12 to
+    /// O15) or with half a character (O26) is a call all the same.
     pub fn is_call_as_it_stands(&self) -> bool {
-        self.call.is_some() && self.strict.iter().all(|code| *code == Code::O11)
+        const OF_A_CALL: [Code; 6] = [Code::O11, Code::O12, Code::O13, Code::O14, Code::O15, Code::O26];
+        self.call.is_some() && self.strict.iter().all(|code| OF_A_CALL.contains(code))
+    }
+
+    /// Holds a call against the tools of the request: O11 to O15.
+    fn settle(&mut self, call: CheckedCall, tools: &ToolSchemas) {
+        if !tools.is_empty() && !tools.knows(&call.name) {
+            self.fail(Code::O11);
+        }
+        let arguments = Value::Object(call.arguments);
+        for found in tools.violations(&call.name, &arguments) {
+            self.fail(match found.kind {
+                ViolationKind::Missing => Code::O12,
+                ViolationKind::Unexpected => Code::O13,
+                ViolationKind::Type => Code::O14,
+                ViolationKind::Value => Code::O15,
+            });
+        }
+        if let Value::Object(arguments) = arguments {
+            self.call = Some(CheckedCall { name: call.name, arguments });
+        }
     }
 
     fn fail(&mut self, code: Code) {
@@ -40,11 +63,20 @@ impl CallCheck {
     }
 }
 
-/// Checks one block. `tools` are the names the request carried, if they are known.
-pub fn check(block: &Block<'_>, tools: Option<&BTreeSet<&str>>) -> CallCheck {
+/// Checks one block. `tools` are those of the request; empty where they are not known.
+pub fn check(block: &Block<'_>, tools: &ToolSchemas) -> CallCheck {
     let mut check = CallCheck::default();
     if block.end == BlockEnd::Nested && block.body.trim().is_empty() {
         // A doubled opening tag: O06 says it all, and the inner block is the call.
+        return check;
+    }
+    if family::is_xml(block.body) {
+        let mut check = check_foreign(block.body, tools);
+        match (block.end, &check.call) {
+            (BlockEnd::OutputEnd, Some(_)) => _ = check.strict.insert(Code::O04),
+            (BlockEnd::OutputEnd, None) => check.fail(Code::O05),
+            _ => {}
+        }
         return check;
     }
     let Some(value) = parse(block, &mut check) else { return check };
@@ -58,19 +90,33 @@ pub fn check(block: &Block<'_>, tools: Option<&BTreeSet<&str>>) -> CallCheck {
         check.strict.insert(Code::O10);
     }
     if let (Some(name), Some(arguments)) = (name, arguments) {
-        if tools.is_some_and(|tools| !tools.contains(name.as_str())) {
-            check.fail(Code::O11);
-        }
-        check.call = Some(CheckedCall { name, arguments });
+        check.settle(CheckedCall { name, arguments }, tools);
+    }
+    check
+}
+
+/// Checks a call in another family's form: O16, and lifted where the form is the one that a repair reads.
+pub fn check_foreign(text: &str, tools: &ToolSchemas) -> CallCheck {
+    let mut check = CallCheck::default();
+    check.strict.insert(Code::O16);
+    match family::read_xml(text, tools) {
+        Some(call) => check.settle(call, tools),
+        None => _ = check.lenient.insert(Code::O16),
     }
     check
 }
 
 /// Exactly one JSON value with nothing but white space after it.
 fn parse(block: &Block<'_>, check: &mut CallCheck) -> Option<Value> {
-    let mut values = serde_json::Deserializer::from_str(block.body).into_iter::<Value>();
+    // The grammar of JSON allows an escape of half a surrogate pair; that it is no character is O26. NaN stays O07.
+    let reading = json_text::read(block.body);
+    let body = if reading.lone_surrogate && !reading.not_finite { &*reading.text } else { block.body };
+    if reading.lone_surrogate {
+        check.fail(Code::O26);
+    }
+    let mut values = serde_json::Deserializer::from_str(body).into_iter::<Value>();
     let value = values.next().and_then(Result::ok);
-    let rest = block.body.get(values.byte_offset()..).unwrap_or_default();
+    let rest = body.get(values.byte_offset()..).unwrap_or_default();
     let Some(value) = value else {
         check.fail(if block.end == BlockEnd::OutputEnd { Code::O05 } else { Code::O07 });
         return None;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A failure of an output. The numbers are those of the reference list; gaps are checks that this version lacks.
+/// A failure of an output. The numbers are those of the reference list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
     /// A call was recorded, none was found.
@@ -27,6 +27,16 @@ pub enum Code {
     O10,
     /// The tool is not among the request's.
     O11,
+    /// The arguments lack a property that the tool's schema requires.
+    O12,
+    /// The arguments have a property that the schema does not allow.
+    O13,
+    /// A value of another type than the schema's.
+    O14,
+    /// A value that the schema rules out: enumeration, range, length, pattern, format.
+    O15,
+    /// A call in the form of another family of models.
+    O16,
     /// Text between or after calls.
     O17,
     /// A call inside the reasoning.
@@ -43,10 +53,14 @@ pub enum Code {
     O23,
     /// Empty response.
     O24,
+    /// The same call twice.
+    O25,
+    /// Text that is cut inside a character.
+    O26,
 }
 
 /// Every code with its rule, in order.
-pub const RULES: [(Code, &str); 19] = [
+pub const RULES: [(Code, &str); 26] = [
     (Code::O01, "a call was recorded, the output holds none (information)"),
     (Code::O02, "no call was recorded, the output holds one (information)"),
     (Code::O03, "another number of calls than recorded (information)"),
@@ -58,6 +72,11 @@ pub const RULES: [(Code, &str); 19] = [
     (Code::O09, "name is missing, not a string, or inside the arguments"),
     (Code::O10, "arguments are missing or not an object, or there are further keys"),
     (Code::O11, "the tool is not among those of the request"),
+    (Code::O12, "the arguments lack a property that the tool's schema requires"),
+    (Code::O13, "the arguments have a property that the tool's schema does not allow"),
+    (Code::O14, "an argument is of another type than the tool's schema says"),
+    (Code::O15, "an argument breaks an enumeration, range, length, pattern or format of the tool's schema"),
+    (Code::O16, "a call in another family's form: <function=..>, [TOOL_CALLS], fenced JSON, [name(..)]"),
     (Code::O17, "text between or after calls"),
     (Code::O18, "a call inside the reasoning"),
     (Code::O19, "<think> is never closed"),
@@ -66,6 +85,8 @@ pub const RULES: [(Code, &str); 19] = [
     (Code::O22, "special tokens in the content"),
     (Code::O23, "the same call again and again, or a loop of tokens"),
     (Code::O24, "nothing but white space"),
+    (Code::O25, "the same call with the same arguments twice in one response"),
+    (Code::O26, "U+FFFD from a cut or invalid character, or a lone surrogate escape in a call"),
 ];
 
 impl Code {
@@ -83,6 +104,11 @@ impl Code {
             Self::O09 => "O09",
             Self::O10 => "O10",
             Self::O11 => "O11",
+            Self::O12 => "O12",
+            Self::O13 => "O13",
+            Self::O14 => "O14",
+            Self::O15 => "O15",
+            Self::O16 => "O16",
             Self::O17 => "O17",
             Self::O18 => "O18",
             Self::O19 => "O19",
@@ -91,6 +117,8 @@ impl Code {
             Self::O22 => "O22",
             Self::O23 => "O23",
             Self::O24 => "O24",
+            Self::O25 => "O25",
+            Self::O26 => "O26",
         }
     }
 

@@ -11,11 +11,14 @@
 
 pub mod call;
 pub mod code;
+pub mod family;
 pub mod repair;
 pub mod repetition;
 pub mod scan;
 
 use std::collections::BTreeSet;
+
+use transcripts::schema::ToolSchemas;
 
 use crate::validity::call::{CallCheck, CheckedCall};
 use crate::validity::code::Code;
@@ -56,8 +59,8 @@ pub struct Output<'a> {
     pub finish: Finish,
     /// Reasoning.
     pub thinking: Thinking,
-    /// Names of the tools that the request carried; `None` where they are not known (O11 then cannot fire).
-    pub tools: Option<&'a BTreeSet<&'a str>>,
+    /// Tools that the request carried; empty where they are not known (O11 to O15 then cannot fire).
+    pub tools: &'a ToolSchemas,
     /// Tool calls of the recorded turn; `None` without an expectation (O01 to O03 then cannot fire).
     pub calls_recorded: Option<usize>,
 }
@@ -82,10 +85,16 @@ impl Verdict {
 pub fn check(output: &Output<'_>) -> Verdict {
     let text = without_end_token(output);
     let scan = scan::scan(text, output.thinking);
-    let calls: Vec<CallCheck> = scan.blocks.iter().map(|block| call::check(block, output.tools)).collect();
+    let mut calls: Vec<CallCheck> =
+        scan.blocks.iter().map(|block| call::check(block, output.tools)).collect();
+    let foreign = scan.content.iter().flat_map(|content| family::foreign(content, output.tools));
+    calls.extend(foreign.map(|text| call::check_foreign(text, output.tools)));
 
     let mut shared: BTreeSet<Code> = scan.codes.iter().copied().collect();
     shared.extend(content_codes(&scan));
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        shared.insert(Code::O26);
+    }
     if text.trim().is_empty() || (scan.is_answer_empty() && !shared.contains(&Code::O19)) {
         shared.insert(Code::O24);
     }
@@ -102,6 +111,9 @@ pub fn check(output: &Output<'_>) -> Verdict {
         codes.extend(output.calls_recorded.and_then(|expected| expectation_code(expected, n_calls)));
         if repetition::is_loop(output.token_ids, output.finish) || repetition::is_same_call_again(&found) {
             codes.insert(Code::O23);
+        }
+        if repetition::is_duplicate_call(&found) {
+            codes.insert(Code::O25);
         }
     }
     Verdict { strict, lenient }

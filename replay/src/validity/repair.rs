@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 use crate::validity::code::Code;
 
 /// Every repair: the code it lifts and what it does.
-pub const REPAIRS: [(Code, &str); 5] = [
+pub const REPAIRS: [(Code, &str); 6] = [
     (Code::O04, "close an unterminated call whose JSON is complete"),
     (Code::O07, "strip one to three closing braces after the JSON"),
     (Code::O09, "hoist a name out of the arguments"),
     (Code::O10, "decode arguments given as a JSON string"),
     (Code::O10, "ignore keys besides name and arguments"),
+    (Code::O16, "read <function=..><parameter=..>, values taken by the tool's schema"),
 ];
 
 /// O07: whether what follows the JSON value is one to three closing braces.

@@ -36,3 +36,8 @@ pub fn is_loop(token_ids: &[u32], finish: Finish) -> bool {
 pub fn is_same_call_again(calls: &[&CheckedCall]) -> bool {
     calls.iter().any(|call| calls.iter().filter(|other| other == &call).count() >= SAME_CALL_TIMES)
 }
+
+/// O25: two calls of the same name with the same arguments, in whatever order their keys stand.
+pub fn is_duplicate_call(calls: &[&CheckedCall]) -> bool {
+    calls.iter().enumerate().any(|(nth, call)| calls[..nth].contains(call))
+}

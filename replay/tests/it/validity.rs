@@ -1,11 +1,16 @@
 //! The output checks: one table per subject, each row an output and the codes it must give.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use replay::validity::code::{Code, RULES};
 use replay::validity::repair::REPAIRS;
 use replay::validity::{Finish, Output, Thinking, Verdict, check};
+use serde_json::{Value, json};
+use transcripts::schema::ToolSchemas;
+
+static NO_TOOLS: LazyLock<ToolSchemas> = LazyLock::new(ToolSchemas::default);
 
 const CALL: &str = r#"<tool_call>{"name": "read", "arguments": {"path": "a"}}</tool_call>"#;
 
@@ -15,7 +20,7 @@ fn output(text: &str) -> Output<'_> {
         token_ids: &[],
         finish: Finish::EndToken,
         thinking: Thinking::Allowed,
-        tools: None,
+        tools: &NO_TOOLS,
         calls_recorded: None,
     }
 }
@@ -126,15 +131,119 @@ fn json_of_another_shape() {
 
 #[test]
 fn tools_are_known_or_not() {
-    let tools = BTreeSet::from(["write"]);
-    expect(&Output { tools: Some(&tools), ..output(CALL) }, "O11", "O11");
-    let tools = BTreeSet::from(["read", "write"]);
-    expect(&Output { tools: Some(&tools), ..output(CALL) }, "", "");
+    let tools = ToolSchemas::new(&[json!({"name": "write"})]);
+    expect(&Output { tools: &tools, ..output(CALL) }, "O11", "O11");
+    let tools = ToolSchemas::new(&[json!({"name": "read"}), json!({"name": "write"})]);
+    expect(&Output { tools: &tools, ..output(CALL) }, "", "");
+}
+
+fn edit_tool() -> ToolSchemas {
+    let schema = json!({
+        "type": "object", "required": ["path"], "additionalProperties": false,
+        "properties": {
+            "path": {"type": "string"}, "line": {"type": "integer", "minimum": 1},
+            "mode": {"enum": ["r", "w"]}, "all": {"type": "boolean"},
+        },
+    });
+    ToolSchemas::new(&[json!({"type": "function", "function": {"name": "edit", "parameters": schema}})])
+}
+
+#[test]
+fn arguments_are_held_against_the_schema() {
+    let tools = edit_tool();
+    let with = |arguments: Value| {
+        format!("<tool_call>{}</tool_call>", json!({"name": "edit", "arguments": arguments}))
+    };
+    for (arguments, codes) in [
+        (json!({"path": "a", "line": 1, "mode": "w"}), ""),
+        (json!({"line": 1}), "O12"),
+        (json!({"path": "a", "force": 1}), "O13"),
+        (json!({"path": 1}), "O14"),
+        (json!({"path": "a", "mode": "x"}), "O15"),
+        (json!({"path": "a", "line": 0}), "O15"),
+        (json!({"line": "1", "force": 1}), "O12 O13 O14"),
+    ] {
+        let text = with(arguments);
+        expect(&Output { tools: &tools, ..output(&text) }, codes, codes);
+        // A call that the schema refuses is a call all the same: the finish reason agrees with it.
+        expect(&Output { tools: &tools, finish: Finish::ToolCalls, ..output(&text) }, codes, codes);
+        expect(&output(&text), "", "");
+    }
+    let repaired = r#"<tool_call>{"name": "edit", "arguments": "{\"line\": 1}"}</tool_call>"#;
+    expect(&Output { tools: &tools, ..output(repaired) }, "O10 O12", "O12");
+}
+
+#[test]
+fn other_families() {
+    let xml = "<function=edit>\n<parameter=path>\na b\n</parameter>\n<parameter=line>\n3\n</parameter>\n</function>";
+    let wrapped = format!("<tool_call>\n{xml}\n</tool_call>");
+    let tools = edit_tool();
+    for text in [xml, &wrapped] {
+        expect(&Output { tools: &tools, ..output(text) }, "O16", "");
+        assert!(
+            !check(&Output { tools: &tools, ..output(text) }).is_valid(),
+            "a repaired call is never valid"
+        );
+    }
+    let wrong = wrapped.replace("\n3\n", "\nthree\n");
+    expect(&Output { tools: &tools, ..output(&wrong) }, "O14 O16", "O14");
+    // Without a call in the strict reading the reason disagrees; the repair finds the call.
+    expect(&Output { tools: &tools, finish: Finish::ToolCalls, ..output(&wrapped) }, "O16 O21", "");
+    for cut in ["<function=edit>", "<function=edit>\nx</function>"] {
+        expect(&output(cut), "O16", "O16");
+    }
+    let cut = "<tool_call>\n<function=edit>\n<parameter=path>\na";
+    expect(&Output { finish: Finish::Length, ..output(cut) }, "O05 O16", "O05 O16");
+    expect(&Output { tools: &tools, ..output(&format!("<tool_call>\n{xml}")) }, "O04 O16", "");
+    for foreign in [
+        "[TOOL_CALLS]edit[ARGS]{\"path\": \"a\"}",
+        "[TOOL_CALLS] [{\"name\": \"edit\", \"arguments\": {}}]",
+        "I edit:\n```json\n{\"name\": \"edit\", \"arguments\": {\"path\": \"a\"}}\n```\n",
+        "[edit(path=\"a\")]",
+    ] {
+        expect(&Output { tools: &tools, ..output(foreign) }, "O16", "O16");
+    }
+    for plain in [
+        "```json\n{\"name\": \"a package\"}\n```",
+        "```\nfn main() {}\n```",
+        "[see(also)]",
+        "a list [1, f(2)]",
+        "write <function=[a name]> or <function=> for [TOOL_CALLS]",
+    ] {
+        expect(&Output { tools: &tools, ..output(plain) }, "", "");
+    }
+    let inside =
+        r#"<tool_call>{"name": "edit", "arguments": {"path": "<function=x>[TOOL_CALLS]"}}</tool_call>"#;
+    expect(&Output { tools: &tools, ..output(inside) }, "", "");
+}
+
+#[test]
+fn the_same_call_twice() {
+    expect(&output(&CALL.repeat(2)), "O25", "O25");
+    let other_order = [r#"{"a": 1, "b": 2}"#, r#"{"b": 2, "a": 1}"#]
+        .map(|arguments| format!(r#"<tool_call>{{"name": "r", "arguments": {arguments}}}</tool_call>"#));
+    expect(&output(&other_order.concat()), "O25", "O25");
+    expect(&output(&format!("{CALL}{}", CALL.replace("read", "write"))), "", "");
+}
+
+#[test]
+fn characters_that_are_cut() {
+    expect(&output("a \u{fffd}"), "O26", "O26");
+    expect(&output("<think>\u{fffd}</think>a"), "O26", "O26");
+    expect(&output("a \u{1f600}"), "", "");
+    let call =
+        |text: &str| format!(r#"<tool_call>{{"name": "r", "arguments": {{"a": "{text}"}}}}</tool_call>"#);
+    expect(&output(&call(r"\ud83d")), "O26", "O26");
+    expect(&output(&call(r"\ud83d\ude00")), "", "");
+    expect(&output(&call(r"\\ud83d")), "", "");
+    // It is a call all the same.
+    expect(&Output { finish: Finish::ToolCalls, ..output(&call(r"\ud83d")) }, "O26", "O26");
+    expect(&output(r#"<tool_call>{"name": "r", "arguments": {"a": NaN}}</tool_call>"#), "O07", "O07");
 }
 
 #[test]
 fn content_between_calls_and_specials() {
-    expect(&output(&format!("{CALL} and {CALL}")), "O17", "O17");
+    expect(&output(&format!("{CALL} and {}", CALL.replace("read", "write"))), "O17", "O17");
     for special in ["<|im_start|>", "<|endoftext|>", "<tool_response>", "</tool_response>"] {
         expect(&output(&format!("a {special} b")), "O22", "O22");
     }
@@ -183,8 +292,8 @@ fn repetition() {
     expect(&Output { token_ids: &looped[..18], finish: Finish::Length, ..output("x") }, "", "");
     let counting: Vec<u32> = (0..64).collect();
     expect(&Output { token_ids: &counting, finish: Finish::Length, ..output("x") }, "", "");
-    expect(&output(&CALL.repeat(2)), "", "");
-    expect(&output(&CALL.repeat(3)), "O23", "O23");
+    expect(&output(&CALL.repeat(2)), "O25", "O25");
+    expect(&output(&CALL.repeat(3)), "O23 O25", "O23 O25");
 }
 
 #[test]
@@ -217,9 +326,32 @@ fn a_repaired_call_is_never_valid() {
 
 #[test]
 fn the_lists_are_closed() {
-    assert!(RULES.windows(2).all(|pair| pair[0].0 < pair[1].0), "each code once, in order");
+    for (nth, (code, rule)) in RULES.iter().enumerate() {
+        assert_eq!(code.as_str(), format!("O{:02}", nth + 1), "each code once, in order");
+        assert!(rule.len() > 15);
+    }
     let repaired: Vec<&str> = REPAIRS.iter().map(|(code, _)| code.as_str()).collect();
-    assert_eq!(repaired, ["O04", "O07", "O09", "O10", "O10"], "adding a repair changes what `lenient` means");
+    assert_eq!(
+        repaired,
+        ["O04", "O07", "O09", "O10", "O10", "O16"],
+        "adding a repair changes what `lenient` means"
+    );
+}
+
+/// The document has a row for every code and every repair, word for word, and no other.
+#[test]
+fn the_document_lists_every_code() {
+    let document = include_str!("../../../docs/validity.md");
+    let escaped = |text: &str| text.replace('|', "\\|");
+    let requests = transcripts::structure::RULES.iter().map(|rule| {
+        let severity = format!("{:?}", rule.severity).to_lowercase();
+        format!("| {} | {severity} | {} |", rule.code.as_str(), escaped(rule.text))
+    });
+    let outputs = RULES.iter().chain(&REPAIRS).map(|(code, text)| format!("| {code} | {} |", escaped(text)));
+    let rows: Vec<String> = requests.chain(outputs).collect();
+    let written: Vec<&str> =
+        document.lines().filter(|line| line.starts_with("| R") || line.starts_with("| O")).collect();
+    assert_eq!(written, rows);
 }
 
 proptest! {

@@ -13,11 +13,8 @@ pub(super) fn placeholder(block: &Map<String, Value>) -> Part {
     let media_type = field("media_type").unwrap_or("application/octet-stream").to_owned();
     let data = field("data").or_else(|| field("url")).or_else(|| field("file_id")).unwrap_or("");
     let is_base64 = field("type").unwrap_or("base64") == "base64";
-    let (digest, bytes_len) = is_base64
-        .then(|| digest_base64(data.as_bytes()))
-        .flatten()
-        .unwrap_or_else(|| (blake3::hash(data.as_bytes()), data.len() as u64));
-    Part::Image { media_type, digest: digest.to_hex().to_string(), bytes_len }
+    let decoded = is_base64.then(|| digest_base64(data.as_bytes())).flatten();
+    image(media_type, data, decoded, is_base64)
 }
 
 /// The placeholder for a chat API's image: a `data:` URL with the bytes in it, or a URL alone.
@@ -25,8 +22,13 @@ pub(super) fn from_url(url: &str) -> Part {
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
     let (media_type, data) = inline.unwrap_or(("application/octet-stream", url));
     let decoded = inline.and_then(|(_, data)| digest_base64(data.as_bytes()));
+    image(media_type.to_owned(), data, decoded, inline.is_some())
+}
+
+fn image(media_type: String, data: &str, decoded: Option<(blake3::Hash, u64)>, is_base64: bool) -> Part {
+    let undecodable = is_base64 && decoded.is_none();
     let (digest, bytes_len) = decoded.unwrap_or_else(|| (blake3::hash(data.as_bytes()), data.len() as u64));
-    Part::Image { media_type: media_type.to_owned(), digest: digest.to_hex().to_string(), bytes_len }
+    Part::Image { media_type, digest: digest.to_hex().to_string(), bytes_len, undecodable }
 }
 
 /// Digest and size of the bytes behind standard base64 (RFC 4648 section 4; padding optional, line breaks allowed),
@@ -74,7 +76,8 @@ mod tests {
 
     fn shown(source: Value) -> (String, String, u64) {
         let block = json!({"type": "image", "source": source});
-        let Part::Image { media_type, digest, bytes_len } = placeholder(block.as_object().unwrap()) else {
+        let Part::Image { media_type, digest, bytes_len, .. } = placeholder(block.as_object().unwrap())
+        else {
             panic!("an image gave text");
         };
         (media_type, digest, bytes_len)

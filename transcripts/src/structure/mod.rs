@@ -1,19 +1,20 @@
 //! Is a request one that a server would accept? Pure functions over messages, run on what was recorded and again on
 //! what a compression or a rewrite made of it. Knows no file, no template and no output of a model.
 //!
-//! Codes R01 to R13, R17 and R20; the table is [`RULES`].
+//! Codes R01 to R22; the table is [`RULES`]. R20 and R22 look at more than one request: [`check_session`] alone has them.
 
 mod message;
 mod order;
 mod rules;
+mod usage;
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use self::rules::{Code, RULES, Rule, Severity};
 use crate::message::Message;
+use crate::schema::ToolSchemas;
 use crate::session::Session;
 
 /// One violation of a rule.
@@ -43,34 +44,36 @@ impl Finding {
     }
 }
 
-/// Checks one request, in the order of its messages: R01 to R13 and R17. The definitions of the tools do not matter to
-/// these codes; they are taken so that a caller states the request as a whole.
-pub fn check_request(messages: &[&Message], _tools: &[Value]) -> Vec<Finding> {
+/// Checks one request, in the order of its messages: everything but R20 and R22. Without tools their names (R15) and
+/// arguments (R16) are not checked.
+pub fn check_request(messages: &[&Message], tools: &ToolSchemas) -> Vec<Finding> {
     check_with(messages, |index, findings| {
         if let Some(message) = messages.get(index) {
-            message::check(message, findings);
+            message::check(message, tools, findings);
         }
     })
 }
 
-/// Checks every call of a session, and where its prefix leaves the one before (R20). A defect of a message counts once
+/// Checks every call of a session, where its prefix leaves the one before (R20), and the provider's counts (R22; a
+/// finding about the whole chain has no call and comes last). A defect of a message counts once
 /// in every call that sends it.
 pub fn check_session(session: &Session) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let tools = ToolSchemas::new(&session.tools);
     // A message is part of many prefixes; its arguments are parsed once.
     let mut known: HashMap<u32, Vec<Finding>> = HashMap::new();
-    for (call_index, call) in session.calls.iter().enumerate() {
-        let messages = session.prefix(call_index);
+    for (nth, call) in session.calls.iter().enumerate() {
+        let messages = session.prefix(nth);
         let of_call = check_with(&messages, |position, findings| {
             let Some(index) = call.prefix.get(position) else { return };
             let of_message = known.entry(*index).or_insert_with(|| {
                 let mut found = Vec::new();
-                message::check(messages[position], &mut found);
+                message::check(messages[position], &tools, &mut found);
                 found
             });
             findings.extend(of_message.iter().cloned());
         });
-        let call_index = u32::try_from(call_index).ok();
+        let call_index = u32::try_from(nth).ok();
         findings.extend(of_call.into_iter().map(|finding| Finding { call_index, ..finding }));
         if let Some(record) = &call.prefix_break {
             let detail = format!(
@@ -83,7 +86,9 @@ pub fn check_session(session: &Session) -> Vec<Finding> {
             let broken = Finding::new(Code::R20, Some(record.shared_messages as usize), detail);
             findings.push(Finding { call_index, ..broken });
         }
+        findings.extend(usage::shrink(session, nth));
     }
+    findings.extend(usage::bad_fit(session));
     findings
 }
 

@@ -1,4 +1,4 @@
-//! Checks of the order of messages: who may stand where (R01 to R03), and which result answers which call (R07 to
+//! Checks of the order of messages: who may stand where (R01 to R03, R19), and which result answers which call (R07 to
 //! R11). A result belongs to the nearest assistant message before it, never to an id seen anywhere.
 
 use std::collections::{HashMap, HashSet};
@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Code, Finding};
 use crate::message::{Message, Role};
 
-/// R01, R02, R03.
+/// R01, R02, R03, R19.
 pub(super) fn check_roles(messages: &[&Message], findings: &mut Vec<Finding>) {
     let Some(last) = messages.last() else {
         findings.push(Finding::new(Code::R01, None, "the request has no messages"));
@@ -18,6 +18,13 @@ pub(super) fn check_roles(messages: &[&Message], findings: &mut Vec<Finding>) {
     for (index, _) in messages.iter().enumerate().skip(1).filter(|(_, message)| message.role == Role::System)
     {
         findings.push(Finding::new(Code::R02, Some(index), "a system message after the first message"));
+    }
+    for (index, pair) in messages.windows(2).enumerate() {
+        let role = pair[1].role;
+        if pair[0].role == role && matches!(role, Role::User | Role::Assistant) {
+            let detail = format!("follows another message by {}", role.as_str());
+            findings.push(Finding::new(Code::R19, Some(index + 1), detail));
+        }
     }
     if !matches!(last.role, Role::User | Role::Tool) {
         let detail = format!("the prefix ends in a message by {}", last.role.as_str());

@@ -43,10 +43,24 @@ pub enum Code {
     R12,
     /// Arguments are an object.
     R13,
+    /// Arguments say one thing to every parser.
+    R14,
+    /// The tool is one of the request's.
+    R15,
+    /// Arguments fit the tool's schema.
+    R16,
     /// Tool content is text.
     R17,
+    /// Images reach the model.
+    R18,
+    /// User and assistant take turns.
+    R19,
     /// The next request starts with this one and its completion.
     R20,
+    /// Every result came from its tool.
+    R21,
+    /// The provider's tokens fit the messages.
+    R22,
 }
 
 /// One row of the table.
@@ -65,7 +79,7 @@ const fn rule(code: Code, severity: Severity, text: &'static str) -> Rule {
 }
 
 /// Every check, in the order of the codes.
-pub const RULES: [Rule; 15] = [
+pub const RULES: [Rule; 22] = [
     rule(Code::R01, Severity::Error, "a request has messages, and at least one is by the user"),
     rule(Code::R02, Severity::Warning, "a system message stands at index 0 only"),
     rule(Code::R03, Severity::Error, "the prefix of a call ends in a user or a tool message"),
@@ -92,11 +106,38 @@ pub const RULES: [Rule; 15] = [
     rule(Code::R12, Severity::Error, "arguments parse as JSON without trailing data"),
     rule(Code::R13, Severity::Error, "arguments are a JSON object"),
     rule(
+        Code::R14,
+        Severity::Warning,
+        "arguments hold no duplicate key, no lone surrogate, no NaN or Infinity and no NUL",
+    ),
+    rule(Code::R15, Severity::Warning, "a tool call names a tool of the request, where those are known"),
+    rule(Code::R16, Severity::Warning, "arguments are valid against the JSON Schema of their tool"),
+    rule(
         Code::R17,
         Severity::Error,
         "the content of a tool message is text: chat templates render a list as nothing",
     ),
+    rule(
+        Code::R18,
+        Severity::Warning,
+        "an image has a media type and bytes that a model reads: it is sent as a placeholder in words",
+    ),
+    rule(
+        Code::R19,
+        Severity::Info,
+        "no two messages by the user, and no two by the assistant, stand side by side",
+    ),
     rule(Code::R20, Severity::Info, "a request starts with the previous request and its completion"),
+    rule(
+        Code::R21,
+        Severity::Info,
+        "a tool result came from its tool, not from a client that was interrupted",
+    ),
+    rule(
+        Code::R22,
+        Severity::Info,
+        "the provider's prompt tokens follow the size of the rebuilt prefix, and grow where the prefix does",
+    ),
 ];
 
 impl Code {
@@ -116,8 +157,15 @@ impl Code {
             Self::R11 => "R11",
             Self::R12 => "R12",
             Self::R13 => "R13",
+            Self::R14 => "R14",
+            Self::R15 => "R15",
+            Self::R16 => "R16",
             Self::R17 => "R17",
+            Self::R18 => "R18",
+            Self::R19 => "R19",
             Self::R20 => "R20",
+            Self::R21 => "R21",
+            Self::R22 => "R22",
         }
     }
 

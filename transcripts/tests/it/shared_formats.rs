@@ -101,8 +101,9 @@ fn only_reused_ids_and_breaks_are_found() {
     {
         let Some(import) = load(folder) else { return };
         let findings = import.sessions.iter().flat_map(transcripts::structure::check_session);
-        let codes: Vec<Code> =
-            findings.map(|finding| finding.code).filter(|code| *code != Code::R20).collect();
+        // Neighbours of one role, breaks and the provider's counts are no defects, and the inventory has them elsewhere.
+        let counts = |code: &Code| !matches!(code, Code::R19 | Code::R20 | Code::R22);
+        let codes: Vec<Code> = findings.map(|finding| finding.code).filter(counts).collect();
         let others: Vec<&Code> = codes.iter().filter(|code| **code != Code::R07).collect();
         assert_eq!((codes.len(), others), (reused, Vec::new()), "{folder}");
     }

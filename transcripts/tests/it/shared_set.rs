@@ -8,6 +8,7 @@ use transcripts::call::BreakCause;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::message::Role;
 use transcripts::session::{Kind, Session};
+use transcripts::structure::{Code, Finding, Severity};
 use transcripts::token_fit::token_fit;
 
 /// One row of the inventory: a main file alone.
@@ -228,7 +229,9 @@ fn every_file_of_the_set_keeps_the_invariants() {
     crate::invariants::check(&import);
     for session in &import.sessions {
         let findings = transcripts::structure::check_session(session);
-        let codes: Vec<&str> = findings.iter().map(|finding| finding.code.as_str()).collect();
+        // What is odd and no error is counted elsewhere: neighbours of one role, placeholders, counts that do not fit.
+        let counts = |finding: &&Finding| finding.severity == Severity::Error || finding.code == Code::R20;
+        let codes: Vec<&str> = findings.iter().filter(counts).map(|finding| finding.code.as_str()).collect();
         if !session.files[0].path.contains("synthetic-fixtures") {
             let empty = session.calls[0].prefix.is_empty();
             let expected: Vec<&str> = if empty { vec!["R01"] } else { vec!["R20"; breaks(session).len()] };
