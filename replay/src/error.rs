@@ -86,6 +86,14 @@ pub enum ReplayError {
         /// What is wrong.
         reason: String,
     },
+    /// A plot cannot be drawn into a file.
+    #[error("{}: cannot draw the plot: {reason}", path.display())]
+    PlotFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// An import found nothing to replay.
     #[error("{paths}: no session to replay: {reason}")]
     NoSession {

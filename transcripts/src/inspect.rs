@@ -7,6 +7,7 @@ use crate::call::BreakCause;
 use crate::fidelity::{Fidelity, Level};
 use crate::import::{Import, ImportedFile};
 use crate::message::{Message, Role};
+use crate::profile::{Profile, profile};
 use crate::session::Session;
 use crate::structure::{self, Finding};
 use crate::token_fit::{TokenFit, token_fit};
@@ -45,6 +46,8 @@ pub struct SessionSummary {
     pub findings: Vec<Finding>,
     /// The provider's token counts against the rebuilt prefixes; `None` where there are too few.
     pub token_fit: Option<TokenFit>,
+    /// Sizes and gaps, call by call.
+    pub profile: Profile,
 }
 
 /// A prefix break.
@@ -54,6 +57,10 @@ pub struct BreakSummary {
     pub call_index: usize,
     /// Why.
     pub cause: BreakCause,
+    /// Chars that both prefixes share from the start.
+    pub shared_chars: u64,
+    /// Chars of everything the call before left behind: its prefix and its completion.
+    pub previous_chars: u64,
 }
 
 /// The fidelity block in words.
@@ -88,7 +95,12 @@ impl From<&Session> for SessionSummary {
     fn from(session: &Session) -> Self {
         let longest = session.longest_call().map_or_else(Vec::new, |call| session.prefix(call));
         let breaks = session.calls.iter().enumerate().filter_map(|(call_index, call)| {
-            call.prefix_break.map(|record| BreakSummary { call_index, cause: record.cause })
+            call.prefix_break.map(|record| BreakSummary {
+                call_index,
+                cause: record.cause,
+                shared_chars: record.shared_chars,
+                previous_chars: record.previous_chars,
+            })
         });
         Self {
             session_id: session.id.clone(),
@@ -102,6 +114,7 @@ impl From<&Session> for SessionSummary {
             fidelity: FidelitySummary::from(&session.fidelity),
             findings: structure::check_session(session),
             token_fit: token_fit(session),
+            profile: profile(session),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod import;
 pub mod inspect;
 pub mod json_text;
 pub mod message;
+pub mod profile;
 pub mod redact;
 pub mod schema;
 pub mod session;

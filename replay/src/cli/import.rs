@@ -10,7 +10,7 @@ use transcripts::inspect::inspect;
 use transcripts::redact::{Found, Redactor};
 use transcripts::session::SourceFormat;
 
-use crate::cli::inspect::sessions_table;
+use crate::cli::inspect_session::overview;
 use crate::cli::{Outcome, output};
 use crate::error::ReplayError;
 use crate::sessions;
@@ -124,7 +124,7 @@ pub fn import(args: &ImportArgs) -> Result<Outcome, ReplayError> {
     } else {
         warn_of_secrets(&found)?;
     }
-    output::text(&sessions_table(&inspect(&found)))?;
+    output::text(&overview(&inspect(&found)))?;
     if let Some(folder) = &args.output {
         write(&found, folder, args.export)?;
     }

@@ -7,17 +7,14 @@ use engine::describe::ModelDescription;
 use engine::model_source::ModelSource;
 use reports::store::{MANIFEST_FILE, RunDir};
 use transcripts::import::ImportOptions;
-use transcripts::inspect::{Inspection, inspect as summarise};
+use transcripts::inspect::inspect as summarise;
 
 use crate::backend::BackendError;
-use crate::cli::output;
 use crate::cli::table::{Align, Table};
 use crate::cli::{Outcome, size};
+use crate::cli::{inspect_session, output};
 use crate::error::ReplayError;
 use crate::sessions;
-
-/// Findings listed one by one on a terminal; `--json` has all.
-const FINDINGS_SHOWN_MAX: usize = 20;
 
 /// Arguments of `reprise inspect`.
 #[derive(Debug, Args)]
@@ -28,6 +25,9 @@ pub struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Draw the session with the most calls: an .svg or .png file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
 }
 
 /// Tells what the path is and shows it.
@@ -39,10 +39,15 @@ pub fn inspect(args: &InspectArgs) -> Result<Outcome, ReplayError> {
     let is_model = given.starts_with("synthetic:")
         || args.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         || args.path.join("config.json").is_file();
+    let is_run = args.path.join(MANIFEST_FILE).is_file();
+    if let Some(file) = args.plot.as_ref().filter(|_| is_model || is_run) {
+        let reason = "--plot draws a session; a run has its plots after `reprise report`".to_owned();
+        return Err(ReplayError::PlotFile { path: file.clone(), reason });
+    }
     if is_model {
         return model(&given, args.json);
     }
-    if args.path.join(MANIFEST_FILE).is_file() {
+    if is_run {
         return run(&RunDir::open(&args.path)?, args.json);
     }
     session(args)
@@ -54,87 +59,18 @@ fn session(args: &InspectArgs) -> Result<Outcome, ReplayError> {
         eprintln!("warning: {warning}");
     }
     let inspection = summarise(&found);
+    if let Some(file) = &args.plot {
+        inspect_session::plot(&inspection, file)?;
+    }
     if args.json {
         output::json(&inspection)?;
     } else {
-        output::text(&sessions_table(&inspection))?;
-        output::text(&findings(&inspection))?;
+        output::text(&inspect_session::overview(&inspection))?;
+        for session in &inspection.sessions {
+            output::text(&inspect_session::details(session))?;
+        }
     }
     Ok(Outcome::Pass)
-}
-
-/// A row per session, then the files with bad lines.
-pub fn sessions_table(inspection: &Inspection) -> String {
-    let mut table = Table::new(&[
-        ("session", Align::Left),
-        ("kind", Align::Left),
-        ("calls", Align::Right),
-        ("messages", Align::Right),
-        ("tool %", Align::Right),
-        ("breaks", Align::Left),
-        ("findings", Align::Right),
-        ("fidelity", Align::Left),
-    ]);
-    for session in &inspection.sessions {
-        let breaks: Vec<String> = session
-            .prefix_breaks
-            .iter()
-            .map(|found| format!("{}:{}", found.call_index + 1, found.cause.as_str()))
-            .collect();
-        table.row([
-            session.session_id.clone(),
-            session.kind.clone(),
-            session.calls.to_string(),
-            session.messages.to_string(),
-            session.tool_bytes_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}", share * 100.0)),
-            if breaks.is_empty() { "-".to_owned() } else { breaks.join(" ") },
-            session.findings.len().to_string(),
-            session.fidelity.level.as_str().to_owned(),
-        ]);
-    }
-    let calls: usize = inspection.sessions.iter().map(|session| session.calls).sum();
-    let bad: u64 = inspection.files.iter().map(|file| file.bad_lines).sum();
-    let mut text = table.render();
-    text += &format!(
-        "{} sessions, {calls} calls, {} files, {bad} bad lines\n",
-        inspection.sessions.len(),
-        inspection.files.len()
-    );
-    text
-}
-
-/// Why each session is no closer to what was sent, and what its requests break.
-fn findings(inspection: &Inspection) -> String {
-    let mut text = String::new();
-    for session in &inspection.sessions {
-        text += &format!("\n{}\n", session.session_id);
-        for reason in &session.fidelity.reasons {
-            text += &format!("  fidelity: {reason}\n");
-        }
-        if let Some(fit) = &session.token_fit {
-            text += &format!(
-                "  token fit: R2 {:.4} over {} calls, {:.0} tokens beside the messages, {:.2} chars a token{}\n",
-                fit.r2,
-                fit.calls,
-                fit.intercept_tokens,
-                fit.chars_per_token,
-                if fit.is_suspect { "; too bad for a faithful rebuild, look at this session" } else { "" }
-            );
-        }
-        for finding in session.findings.iter().take(FINDINGS_SHOWN_MAX) {
-            let place = |index: Option<u32>| index.map_or_else(|| "-".to_owned(), |i| (i + 1).to_string());
-            let (call, message) = (place(finding.call_index), place(finding.message_index));
-            text +=
-                &format!("  {} call {call} message {message}: {}\n", finding.code.as_str(), finding.detail);
-        }
-        if session.findings.len() > FINDINGS_SHOWN_MAX {
-            text += &format!(
-                "  {} more findings; --json lists all\n",
-                session.findings.len() - FINDINGS_SHOWN_MAX
-            );
-        }
-    }
-    text
 }
 
 fn model(given: &str, as_json: bool) -> Result<Outcome, ReplayError> {

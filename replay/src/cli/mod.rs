@@ -4,6 +4,7 @@
 pub mod doctor;
 pub mod import;
 pub mod inspect;
+pub mod inspect_session;
 pub mod logits;
 pub mod output;
 pub mod plan_text;

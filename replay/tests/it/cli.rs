@@ -125,6 +125,8 @@ fn bad_input_exits_3_with_a_sentence() {
         (&["report", "nothing"], "not a run directory"),
         (&["inspect", "gone.jsonl"], "gone.jsonl"),
         (&["inspect", "cut.gguf"], "cut.gguf"),
+        (&["inspect", "s.session.json", "--plot", "p.jpg"], "expected a name that ends in .svg or .png"),
+        (&["inspect", "synthetic:nano", "--plot", "p.svg"], "--plot draws a session"),
         (&["import", "nothing"], "hold no recorded call"),
         (&["tokenize", "--file", "latin.txt"], "not UTF-8 at byte 1"),
         (&["tokenize", "--model", "sample", "--file", "tools.json"], "synthetic:nano"),
@@ -366,6 +368,32 @@ fn import_redacts_and_exports() {
     }
     let alone = reprise(dir.path(), &["import", "s.session.json", "--export", "requests"]);
     assert_eq!(alone.status.code(), Some(3), "a form without a folder");
+}
+
+#[test]
+fn inspect_tells_the_shape_of_a_session_and_draws_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("bundled:{}", transcripts::bundled::ALL[0].name);
+    let drawn = reprise(dir.path(), &["inspect", &name, "--plot", "p.svg", "--json"]);
+    let json: Value = serde_json::from_str(&stdout(&drawn)).unwrap();
+    let session = &json["sessions"][0];
+    let calls = session["profile"]["calls"].as_array().unwrap();
+    assert_eq!(calls.len() as u64, session["calls"].as_u64().unwrap());
+    let grown: u64 = calls.iter().filter_map(|call| call["grown_chars"].as_u64()).sum();
+    let chars = |call: &Value| {
+        ["system_chars", "user_chars", "assistant_chars", "tool_chars"]
+            .iter()
+            .map(|key| call[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(chars(&calls[0]) + grown, chars(&calls[calls.len() - 1]), "nothing breaks: growth adds up");
+    let svg = fs::read_to_string(dir.path().join("p.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+
+    let text = stdout(&reprise(dir.path(), &["inspect", &name]));
+    for part in ["new chars of a request", "chars of a tool output", "repeated outputs: ", "p90"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[test]

@@ -154,3 +154,34 @@ fn arms_with_hostile_names_and_numbers_are_drawn() {
         assert!(!svg.contains("<b>") && !svg.contains("<script>") && !svg.contains('\u{0}'));
     }
 }
+
+#[test]
+fn a_session_is_drawn_whatever_its_size() {
+    use reports::render::plot::session::{CallShape, OutputShape, SessionShape, svg, write_png};
+    let folder = tempfile::tempdir().unwrap();
+    let call = |nth: usize| CallShape {
+        person_chars: 4_000.0,
+        assistant_chars: 150.0 * nth as f64,
+        tool_chars: 900.0 * nth as f64,
+        gap_ms: (nth > 0).then(|| 700.0 * (nth * nth % 977) as f64),
+        break_cause: nth.is_multiple_of(60).then(|| "compaction".to_owned()).filter(|_| nth > 0),
+    };
+    let output = |nth: usize| OutputShape { chars: (nth * nth * 3) as f64, is_repeat: nth.is_multiple_of(7) };
+    for n in [0, 1, 2, 30, 250, 5_000] {
+        let shape = SessionShape {
+            name: "a <session> & more".to_owned(),
+            calls: (0..n).map(call).collect(),
+            outputs: (0..n).map(output).collect(),
+        };
+        let drawn = svg(&shape).unwrap();
+        check_svg(&drawn);
+        assert_eq!(drawn.contains("compaction"), n > 60);
+        assert_eq!(drawn.contains("not recorded"), n < 2, "{n} calls");
+        let path = folder.path().join("session.png");
+        write_png(&shape, &path).unwrap();
+        let (width, height) = svg_size(&drawn);
+        assert_eq!(png_size(&std::fs::read(&path).unwrap()), (2 * width, 2 * height));
+    }
+    let odd = CallShape { tool_chars: f64::NAN, gap_ms: Some(f64::INFINITY), ..CallShape::default() };
+    check_svg(&svg(&SessionShape { calls: vec![odd], ..SessionShape::default() }).unwrap());
+}

@@ -82,6 +82,7 @@ fn the_summary_has_the_members_that_readers_rely_on() {
         "fidelity",
         "findings",
         "token_fit",
+        "profile",
     ];
     for session in summary["sessions"].as_array().unwrap() {
         assert_eq!(names(session), expected);

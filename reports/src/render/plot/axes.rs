@@ -143,6 +143,12 @@ impl CallAxis {
         Self { sessions, numbers: rows.iter().map(|row| row.key.call_index.saturating_add(1)).collect() }
     }
 
+    /// The calls of one session, whose name stands elsewhere.
+    pub(super) fn of_one_session(n_calls: usize) -> Self {
+        let numbers = (1..).take(n_calls).collect();
+        Self { sessions: vec![(String::new(), 0, n_calls)], numbers }
+    }
+
     /// Width of a column.
     pub(super) fn column_width(&self, frame: &Frame) -> f64 {
         frame.width() / self.numbers.len().max(1) as f64

@@ -3,6 +3,7 @@
 mod axes;
 mod canvas;
 pub(crate) mod palette;
+pub mod session;
 mod stages;
 mod telemetry;
 mod tokens;
