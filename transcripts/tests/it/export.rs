@@ -98,6 +98,7 @@ fn small() -> Session {
         media_type: "image/png".to_owned(),
         digest: "d".to_owned(),
         bytes_len: 9,
+        undecodable: false,
     });
     let call = |prefix: &[u32], completion| Call {
         prefix: prefix.to_vec(),
