@@ -7,6 +7,8 @@ use std::io::{self, BufRead};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::json_text::escaped_unit;
+
 /// The longest line that is read, in bytes. A longer one is reported and skipped without being held in memory.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
@@ -247,13 +249,6 @@ pub(super) fn repair(bytes: &[u8]) -> Cow<'_, [u8]> {
         Cow::Borrowed(_) => Cow::Borrowed(bytes),
         Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
-}
-
-/// The UTF-16 unit of a `\uXXXX` escape that starts at `at`.
-fn escaped_unit(source: &[u8], at: usize) -> Option<u32> {
-    let escape = source.get(at..at + 6)?;
-    let digits = std::str::from_utf8(escape.strip_prefix(b"\\u")?).ok()?;
-    u32::from_str_radix(digits, 16).ok()
 }
 
 pub(super) fn describe(value: &Value) -> &'static str {
