@@ -11,7 +11,7 @@ mod metadata;
 mod tensor;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use metadata::{Array, Metadata, Value};
 pub use tensor::TensorInfo;
@@ -28,10 +28,35 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// harmless.
 const MAX_ENTRIES: u64 = 1 << 16;
 
-/// An open GGUF file: parsed metadata and tensor table over mapped bytes.
+/// Where the bytes of a file are.
+#[derive(Debug)]
+enum Storage {
+    /// On disk, mapped.
+    Mapped(MappedFile),
+    /// In the program itself; `name` stands where errors name a path.
+    Embedded { name: PathBuf, bytes: &'static [u8] },
+}
+
+impl Storage {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Mapped(map) => map.path(),
+            Self::Embedded { name, .. } => name,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map.bytes(),
+            Self::Embedded { bytes, .. } => bytes,
+        }
+    }
+}
+
+/// An open GGUF file: parsed metadata and tensor table over bytes that stay where they are.
 #[derive(Debug)]
 pub struct GgufFile {
-    map: MappedFile,
+    storage: Storage,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -44,8 +69,20 @@ impl GgufFile {
     /// # Errors
     /// [`EngineError`] naming the file, the field or tensor, what was expected and what was found.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        let map = MappedFile::open(path)?;
-        let mut cursor = Cursor::new(path, map.bytes());
+        Self::read(Storage::Mapped(MappedFile::open(path)?))
+    }
+
+    /// Checks a file that is part of the program, as [`GgufFile::open`] does one on disk. Errors call it `name`.
+    ///
+    /// # Errors
+    /// As [`GgufFile::open`], but for the operating system's.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self, EngineError> {
+        Self::read(Storage::Embedded { name: PathBuf::from(name), bytes })
+    }
+
+    fn read(storage: Storage) -> Result<Self, EngineError> {
+        let (path, bytes) = (storage.path(), storage.bytes());
+        let mut cursor = Cursor::new(path, bytes);
         let (n_tensors, n_keys) = read_header(&mut cursor)?;
         let metadata = Metadata::read(&mut cursor, n_keys)?;
         let alignment = alignment(path, &metadata)?;
@@ -61,13 +98,13 @@ impl GgufFile {
         }
         // A file of vocabulary alone ends with its metadata, unpadded.
         let data_start = if n_tensors == 0 { cursor.position() } else { cursor.align_to(alignment)? };
-        tensor::check_layout(path, &tensors, data_start as u64, map.bytes().len() as u64)?;
-        Ok(Self { map, metadata, tensors, by_name, data_start })
+        tensor::check_layout(path, &tensors, data_start as u64, bytes.len() as u64)?;
+        Ok(Self { storage, metadata, tensors, by_name, data_start })
     }
 
-    /// The path it was opened by.
+    /// The path it was opened by, or the name of an embedded file.
     pub fn path(&self) -> &Path {
-        self.map.path()
+        self.storage.path()
     }
 
     /// The key-value pairs.
@@ -90,15 +127,15 @@ impl GgufFile {
         let start = self.data_start + tensor.offset;
         // `check_layout` proved the range; a tensor of another file could only give a wrong slice, never a
         // panic.
-        self.map.bytes().get(start..start + tensor.n_bytes).unwrap_or(&[])
+        self.storage.bytes().get(start..start + tensor.n_bytes).unwrap_or(&[])
     }
 
-    /// Reads an array of strings of the metadata, borrowing from the mapped file.
+    /// Reads an array of strings of the metadata, borrowing from the file's bytes.
     ///
     /// # Errors
     /// [`EngineError::MissingField`] or [`EngineError::BadField`], naming the key.
     pub fn strings(&self, key: &str) -> Result<Vec<&str>, EngineError> {
-        self.metadata.strings(self.path(), self.map.bytes(), key)
+        self.metadata.strings(self.path(), self.storage.bytes(), key)
     }
 
     /// Reads an array of integers of the metadata.
@@ -106,12 +143,12 @@ impl GgufFile {
     /// # Errors
     /// [`EngineError::MissingField`] or [`EngineError::BadField`], naming the key.
     pub fn integers(&self, key: &str) -> Result<Vec<i64>, EngineError> {
-        self.metadata.integers(self.path(), self.map.bytes(), key)
+        self.metadata.integers(self.path(), self.storage.bytes(), key)
     }
 
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
-        self.map.bytes()
+        self.storage.bytes()
     }
 }
 

@@ -80,6 +80,24 @@ fn a_file_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn an_embedded_file_is_read_and_refused_as_one_on_disk() {
+    let bytes = Gguf::tiny().bytes();
+    let of_file = |path: &Path| {
+        let file = GgufFile::open(path).unwrap();
+        let data: Vec<u8> = file.tensors().iter().flat_map(|t| file.tensor_bytes(t)).copied().collect();
+        (file.tensors().to_vec(), data)
+    };
+    let (tensors, data) = with_file(&bytes, of_file);
+    let embedded = GgufFile::embedded("model.gguf", bytes.clone().leak()).unwrap();
+    assert_eq!(embedded.tensors(), tensors);
+    assert_eq!(tensors.iter().flat_map(|t| embedded.tensor_bytes(t)).copied().collect::<Vec<u8>>(), data);
+    assert_eq!(embedded.bytes(), bytes);
+
+    let cut = bytes[..bytes.len() - 1].to_vec().leak();
+    assert_says(&GgufFile::embedded("model.gguf", cut).unwrap_err().to_string(), &["cut short"]);
+}
+
+#[test]
 fn a_missing_file_and_a_folder_say_so() {
     let missing = GgufFile::open(Path::new("/nowhere/model.gguf")).unwrap_err().to_string();
     assert_says(&missing, &["/nowhere/", "open"]);
