@@ -8,6 +8,7 @@ use reports::check::Violation;
 use transcripts::error::TranscriptError;
 
 use crate::backend::BackendError;
+use crate::corpus::CorpusError;
 use crate::settings::CallRange;
 
 /// Error of the harness.
@@ -186,6 +187,9 @@ pub enum ReplayError {
     /// A value cannot be written as JSON.
     #[error("JSON output: {0}; report this with the command")]
     Json(#[from] serde_json::Error),
+    /// Training text cannot be made.
+    #[error("training text: {0}; report this with the command")]
+    Corpus(#[from] CorpusError),
     /// Standard output or the signal handler refused.
     #[error("{action}: {source}; check where the output goes")]
     Io {

@@ -16,4 +16,5 @@ pub mod redact;
 pub mod schema;
 pub mod session;
 pub mod structure;
+pub mod synth;
 pub mod token_fit;

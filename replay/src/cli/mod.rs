@@ -12,6 +12,7 @@ pub mod report;
 pub mod run;
 pub mod run_args;
 pub mod size;
+pub mod synth;
 pub mod table;
 pub mod tokenize;
 
@@ -77,6 +78,8 @@ pub enum Command {
     Run(Box<run_args::RunArgs>),
     /// Write the report of runs again: summary, CSV, HTML and plots
     Report(report::ReportArgs),
+    /// Generate a session, or training text for the sample models
+    Synth(synth::SynthArgs),
     /// Show what this machine offers, and what a missing part costs you
     Doctor(doctor::DoctorArgs),
     /// Print the token ids of a text as a JSON array
@@ -119,6 +122,7 @@ fn dispatch(command: Command, args: &[OsString], end_at_once: fn()) -> Result<Ou
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Run(run_args) => run::run(&run_args, args, end_at_once),
         Command::Report(args) => report::report(&args),
+        Command::Synth(args) => synth::synth(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Logits(args) => logits::logits(&args),
