@@ -141,6 +141,8 @@ fn scoring(chat: &ChatTemplate, session: &Session, needle: &Needle) -> Result<Ro
     let answer = [shown[2].start, shown[2].end];
     let mut needle = row_needle(&text, session, needle, &places);
     needle.tail = [shown[1].end, shown[2].start];
+    // The exploring call is part of the query here: it is read and not written.
+    needle.copies.retain(|copy| answer[0] <= copy.r#use[0]);
     Ok(Row { text, turns: vec![answer], needles: vec![needle] })
 }
 

@@ -7,6 +7,7 @@
 
 mod arms;
 mod cli;
+mod corpus;
 mod energy;
 mod engine;
 mod fixture;

@@ -25,8 +25,8 @@ pub use crate::synth::fact::FactKind;
 /// Seeds of the sessions that the sample models were trained on. Everything above is held out.
 pub const TRAINING_SEEDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
-/// A seed that no training used.
-pub const DEFAULT_SEED: u64 = (1 << 32) + 1;
+/// A seed that no training used: of the first forty, one whose ten-call session of 71,000 characters grows most evenly.
+pub const DEFAULT_SEED: u64 = (1 << 32) + 17;
 
 /// Most calls of one session.
 pub const CALLS_MAX: usize = 10_000;

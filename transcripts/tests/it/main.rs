@@ -16,3 +16,4 @@ mod session;
 mod shared_formats;
 mod shared_set;
 mod structure;
+mod synth;

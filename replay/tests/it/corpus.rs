@@ -1,0 +1,56 @@
+//! Training text: every place that a row names holds what it says it holds.
+
+use engine::chat::ChatTemplate;
+use proptest::prelude::*;
+use replay::corpus::{Form, Row, Span, row};
+
+fn at(row: &Row, span: Span) -> &str {
+    &row.text[span[0]..span[1]]
+}
+
+fn check(row: &Row) {
+    assert!(row.text.is_ascii(), "a byte is a character");
+    for turn in &row.turns {
+        assert!(row.text[..turn[0]].ends_with("<|im_start|>assistant\n"));
+        assert!(at(row, *turn).ends_with("<|im_end|>") && at(row, *turn).matches("<|im_end|>").count() == 1);
+    }
+    for needle in &row.needles {
+        assert_eq!(at(row, needle.ask), at(row, needle.key));
+        assert!(at(row, needle.fact).contains(at(row, needle.key)));
+        assert!(row.turns.contains(&needle.answer));
+        assert!(needle.fact[1] <= needle.tail[0] && needle.tail[1] == needle.answer[0]);
+        let from_fact = needle.copies.iter().filter(|copy| {
+            needle.fact[0] <= copy.source[0] && copy.source[1] <= needle.fact[1] && copy.in_call
+        });
+        assert!(from_fact.count() >= 1, "the answer copies from its fact");
+        for copy in &needle.copies {
+            assert_eq!(at(row, copy.source), at(row, copy.r#use));
+            assert!(copy.source[1] <= copy.r#use[0], "what is copied stands before");
+            assert_eq!(copy.in_call, {
+                let turn = row.turns.iter().find(|turn| turn[0] <= copy.r#use[0] && copy.r#use[1] <= turn[1]);
+                at(row, *turn.unwrap()).starts_with("<tool_call>")
+            });
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_row_of_a_session_names_its_places(seed: u64, chars in 300_usize..20_000) {
+        let row = row(&ChatTemplate::built_in().unwrap(), Form::Session, seed, chars).unwrap();
+        check(&row);
+        prop_assert!(row.turns.len() >= 2 && row.text.starts_with("<|im_start|>user\n"));
+    }
+
+    #[test]
+    fn a_row_for_scoring_is_an_output_its_query_and_its_answer(seed: u64, chars in 300_usize..20_000) {
+        let row = row(&ChatTemplate::built_in().unwrap(), Form::Scoring, seed, chars).unwrap();
+        check(&row);
+        let [needle] = row.needles.as_slice() else { panic!("one needle") };
+        let output_end = row.text.find("<|im_start|>user\n").unwrap();
+        prop_assert!(needle.fact[1] <= output_end && output_end < needle.ask[0]);
+        prop_assert_eq!(row.turns.len(), 1);
+    }
+}
