@@ -48,3 +48,10 @@ check-kernels:
 # The CUDA kernels on the CPU under the address and undefined-behaviour sanitizers
 emulation-asan:
     bash kernels/emu/asan.sh
+
+# Train the bundled pair anew from generated sessions: hours on two cores
+sample-models:
+    cargo build --release --locked
+    python3 -m venv target/sample-venv
+    target/sample-venv/bin/pip install --quiet --requirement engine/sample/train/requirements.txt
+    target/sample-venv/bin/python engine/sample/train/make.py
