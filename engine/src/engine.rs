@@ -126,13 +126,11 @@ impl Engine {
             None => None,
             Some(compression) => {
                 let drafter = self.drafter.as_mut().ok_or(EngineError::NoDrafter)?;
-                let model = drafter.model();
-                let (digest, tokenizer) = (model.digest.clone(), model.tokenizer.digest().to_owned());
                 match settings.residency {
                     Residency::Resident => drafter.load(&self.device)?,
                     Residency::Parked => drafter.park(),
                 }
-                Some(Compressor::new(compression.clone(), digest, tokenizer)?)
+                Some(Compressor::new(compression.clone(), drafter.model())?)
             }
         };
         self.target.load(&self.device)?;
@@ -238,8 +236,7 @@ impl Engine {
                 target: &mut self.target,
                 drafter,
                 residency: arm.settings.residency,
-                rope: compressor.settings().score_rope,
-                select: compressor.select_params(),
+                settings: compressor.settings(),
             };
             let scored = scorer.score(&plan.unseen, clock)?;
             ready.frozen_hits = plan.frozen_hits;

@@ -71,6 +71,16 @@ pub enum ScoreRope {
     Nope,
 }
 
+/// What the chunks of a message are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreBy {
+    /// The drafter, asked by the text's own last tokens, as the first published version did.
+    OwnTail,
+    /// The drafter, asked by the user's goal and the tool call that made the message; they are put after it for the
+    /// score alone.
+    Birth,
+}
+
 /// What happens to requests that carry tool definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithTools {
@@ -96,6 +106,8 @@ pub struct CompressionSettings {
     pub policy: CompressionPolicy,
     /// Share of 32-token chunks kept, in thousandths (1 to 1000; 1000 keeps all).
     pub keep_permille: u32,
+    /// What chunks are ranked by.
+    pub score_by: ScoreBy,
     /// Scores before or after RoPE.
     pub score_rope: ScoreRope,
     /// Raw prompt tokens under which a call is not compressed.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::compression::{CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreRope, WithTools};
 use crate::error::ReplayError;
 
 /// Most arms in one run, built-in and named by the user.
@@ -34,16 +35,6 @@ pub enum Compression {
     /// As [`Policy::Rescore`].
     Rescore,
     /// As [`Policy::Freeze`].
-    Freeze,
-}
-
-/// When a tool message is compressed, in an arm that compresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Policy {
-    /// Scored again on every call.
-    Rescore,
-    /// Scored once, when first seen; the kept bytes are reused for ever.
     Freeze,
 }
 
@@ -76,77 +67,6 @@ pub enum Residency {
     Parked,
 }
 
-/// Where the drafter's scores are taken: after or before position rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScoreRope {
-    /// After RoPE, as the first published version did.
-    Rope,
-    /// Before RoPE, so that distance does not decay the score.
-    Nope,
-}
-
-/// What happens to requests that carry tool definitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WithTools {
-    /// Sent as they are.
-    Bypass,
-    /// Compressed like any other; the definitions are never touched.
-    Compress,
-}
-
-/// Whether a prompt without a tool message has its last user message compressed in its place, as the user says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum FallbackChoice {
-    /// `on` where every call is scored anew, `off` where messages are frozen: a user message that is compressed on
-    /// one call and whole on the next would break the append-only rule.
-    Auto,
-    /// The last user message is compressed.
-    On,
-    /// Nothing is compressed.
-    Off,
-}
-
-/// What a [`FallbackChoice`] comes to in an arm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum UserFallback {
-    /// The last user message is compressed.
-    On,
-    /// Nothing is compressed.
-    Off,
-}
-
-impl FallbackChoice {
-    const fn under(self, policy: Policy) -> UserFallback {
-        match (self, policy) {
-            (Self::On, _) | (Self::Auto, Policy::Rescore) => UserFallback::On,
-            (Self::Off, _) | (Self::Auto, Policy::Freeze) => UserFallback::Off,
-        }
-    }
-}
-
-/// How an arm compresses, every value resolved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CompressionSettings {
-    /// Score on every call, or once per message.
-    pub policy: Policy,
-    /// Share of 32-token chunks kept, in thousandths (1 to 1000).
-    pub keep_permille: u32,
-    /// Scores before or after RoPE.
-    pub score_rope: ScoreRope,
-    /// Raw prompt tokens under which a call is not compressed.
-    pub threshold_tokens: u64,
-    /// Requests that carry tool definitions.
-    pub with_tools: WithTools,
-    /// Prompts without a tool message.
-    pub user_fallback: UserFallback,
-    /// File that keeps frozen messages across runs; memory alone when absent.
-    pub freeze_store: Option<PathBuf>,
-}
-
 /// One arm with everything resolved: what a backend is started with and what `run.json` keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
@@ -171,8 +91,12 @@ pub struct ArmDefaults {
     pub keep_permille: u32,
     /// Threshold of compression, raw prompt tokens.
     pub threshold_tokens: u64,
-    /// Requests that carry tool definitions.
-    pub with_tools: WithTools,
+    /// What chunks are ranked by; the policy's own when absent.
+    pub score_by: Option<ScoreBy>,
+    /// Scores before or after RoPE; after when absent.
+    pub score_rope: Option<ScoreRope>,
+    /// Requests that carry tool definitions; as the score asks when absent.
+    pub with_tools: Option<WithTools>,
     /// Prompts without a tool message.
     pub user_fallback: FallbackChoice,
     /// Residency of the two models.
@@ -198,7 +122,9 @@ pub struct ArmSpec {
     pub rewrite: Rewrite,
     /// Share of chunks kept, above 0 and at most 1; the run's by default.
     pub keep_ratio: Option<f64>,
-    /// Scores before or after RoPE; after by default.
+    /// What chunks are ranked by; the run's by default.
+    pub score_by: Option<ScoreBy>,
+    /// Scores before or after RoPE; the run's by default.
     pub score_rope: Option<ScoreRope>,
     /// Threshold in raw prompt tokens; the run's by default.
     pub compress_threshold: Option<u64>,
@@ -268,6 +194,7 @@ pub fn built_in() -> Vec<ArmSpec> {
             cache,
             rewrite,
             keep_ratio: None,
+            score_by: None,
             score_rope: None,
             compress_threshold: None,
             with_tools: None,
@@ -351,6 +278,7 @@ impl ArmSpec {
         }
         let set = [
             ("keep_ratio", self.keep_ratio.is_some()),
+            ("score_by", self.score_by.is_some()),
             ("score_rope", self.score_rope.is_some()),
             ("compress_threshold", self.compress_threshold.is_some()),
             ("with_tools", self.with_tools.is_some()),
@@ -365,25 +293,32 @@ impl ArmSpec {
     }
 
     fn resolve(&self, defaults: &ArmDefaults) -> Arm {
-        let compression = self.compression.policy().map(|policy| CompressionSettings {
+        Arm {
+            name: self.name.clone(),
+            compression: self.compression.policy().map(|policy| self.settings(policy, defaults)),
+            cache: self.cache,
+            rewrite: self.rewrite,
+            residency: self.residency.unwrap_or(defaults.residency),
+            stands_for: self.stands_for.clone(),
+        }
+    }
+
+    /// The knobs: the arm's own, else the run's, else what the policy asks for.
+    fn settings(&self, policy: Policy, defaults: &ArmDefaults) -> CompressionSettings {
+        let score_by = self.score_by.or(defaults.score_by).unwrap_or(ScoreBy::under(policy));
+        let with_tools = self.with_tools.or(defaults.with_tools);
+        CompressionSettings {
             policy,
             keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
-            score_rope: self.score_rope.unwrap_or(ScoreRope::Rope),
+            score_by,
+            score_rope: self.score_rope.or(defaults.score_rope).unwrap_or(ScoreRope::Rope),
             threshold_tokens: self.compress_threshold.unwrap_or(defaults.threshold_tokens),
-            with_tools: self.with_tools.unwrap_or(defaults.with_tools),
+            with_tools: with_tools.unwrap_or(WithTools::under(score_by)),
             user_fallback: self.user_fallback.unwrap_or(defaults.user_fallback).under(policy),
             freeze_store: match policy {
                 Policy::Rescore => None,
                 Policy::Freeze => defaults.freeze_store.clone(),
             },
-        });
-        Arm {
-            name: self.name.clone(),
-            compression,
-            cache: self.cache,
-            rewrite: self.rewrite,
-            residency: self.residency.unwrap_or(defaults.residency),
-            stands_for: self.stands_for.clone(),
         }
     }
 }

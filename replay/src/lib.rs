@@ -4,6 +4,7 @@
 
 // What will run.
 pub mod arm;
+pub mod compression;
 pub mod corpus;
 pub mod plan;
 pub mod sessions;

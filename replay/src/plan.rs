@@ -4,7 +4,8 @@
 use serde::Serialize;
 use transcripts::session::Session;
 
-use crate::arm::{Arm, Cache, Policy, WithTools};
+use crate::arm::{Arm, Cache};
+use crate::compression::{Policy, WithTools};
 use crate::error::ReplayError;
 use crate::sessions::SourcedSession;
 use crate::settings::Settings;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arm::{ArmDefaults, FallbackChoice, Residency, WithTools};
+use crate::arm::{ArmDefaults, Residency};
 use crate::backend::{Sampling, Verify};
+use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
 
 /// Compression threshold of a run over sessions that the user names, raw prompt tokens.
 pub const THRESHOLD_TOKENS: u64 = 32_000;
@@ -180,8 +181,14 @@ pub struct Settings {
     pub keep_permille: u32,
     /// Raw prompt tokens under which a call is not compressed.
     pub compress_threshold_tokens: u64,
-    /// Requests that carry tool definitions.
-    pub with_tools: WithTools,
+    /// What chunks are ranked by; each arm's own when absent.
+    #[serde(default)]
+    pub score_by: Option<ScoreBy>,
+    /// Scores before or after RoPE; each arm's own when absent.
+    #[serde(default)]
+    pub score_rope: Option<ScoreRope>,
+    /// Requests that carry tool definitions; each arm's own when absent.
+    pub with_tools: Option<WithTools>,
     /// Prompts without a tool message.
     pub user_fallback: FallbackChoice,
     /// Residency of the two models.
@@ -208,6 +215,8 @@ impl Settings {
         ArmDefaults {
             keep_permille: self.keep_permille,
             threshold_tokens: self.compress_threshold_tokens,
+            score_by: self.score_by,
+            score_rope: self.score_rope,
             with_tools: self.with_tools,
             user_fallback: self.user_fallback,
             residency: self.residency,

@@ -10,14 +10,18 @@ use std::borrow::Cow;
 use transcripts::message::{Message, Part, Role};
 
 use crate::compress::freeze::{FreezeKey, FreezeStore, Frozen, KeyParts, OpenReport};
+use crate::compress::query::Birth;
 use crate::compress::select::SelectParams;
 use crate::error::EngineError;
-use crate::request::{CompressionPolicy, CompressionSettings, UserFallback, WithTools};
+use crate::model_source::Model;
+use crate::request::{CompressionPolicy, CompressionSettings, ScoreBy, UserFallback, WithTools};
 
 /// A message that has to be scored, with every place where the same message stands.
 pub struct Candidate {
     /// The text to score.
     pub text: String,
+    /// What the score asks about; `None` asks about the text's own tail.
+    pub birth: Option<Birth>,
     key: FreezeKey,
     indices: Vec<usize>,
 }
@@ -64,6 +68,7 @@ pub struct Compressor {
     opened: Option<OpenReport>,
     drafter_digest: String,
     tokenizer_digest: String,
+    template: String,
 }
 
 impl Compressor {
@@ -71,16 +76,19 @@ impl Compressor {
     ///
     /// # Errors
     /// As [`FreezeStore::open`].
-    pub fn new(
-        settings: CompressionSettings,
-        drafter_digest: String,
-        tokenizer_digest: String,
-    ) -> Result<Self, EngineError> {
+    pub fn new(settings: CompressionSettings, drafter: &Model) -> Result<Self, EngineError> {
         let (store, opened) = match &settings.freeze_file {
             Some(path) => FreezeStore::open(path).map(|(store, report)| (store, Some(report)))?,
             None => (FreezeStore::in_memory(), None),
         };
-        Ok(Self { settings, store, opened, drafter_digest, tokenizer_digest })
+        Ok(Self {
+            settings,
+            store,
+            opened,
+            drafter_digest: drafter.digest.clone(),
+            tokenizer_digest: drafter.tokenizer.digest().to_owned(),
+            template: drafter.chat.source().to_owned(),
+        })
     }
 
     /// What opening the memo's file found; `None` for a memo in memory.
@@ -112,7 +120,8 @@ impl Compressor {
         let mut plan = Plan::default();
         for index in self.candidates(messages) {
             let text = messages[index].flat_text();
-            let key = self.key(messages[index], &text);
+            let birth = self.birth(messages, index);
+            let key = self.key(messages[index], &text, birth.as_ref());
             let frozen = match self.settings.policy {
                 CompressionPolicy::Rescore => None,
                 CompressionPolicy::Freeze => self.store.get(&key).cloned(),
@@ -123,10 +132,12 @@ impl Compressor {
                     plan.decided.push((index, frozen));
                 }
                 (None, CompressionPolicy::Rescore) if open => {
-                    plan.unseen.push(Candidate { text, key, indices: vec![index] });
+                    plan.unseen.push(Candidate { text, birth, key, indices: vec![index] });
                 }
                 (None, CompressionPolicy::Rescore) => {}
-                (None, CompressionPolicy::Freeze) if open => add(&mut plan.unseen, index, text, key),
+                (None, CompressionPolicy::Freeze) if open => {
+                    add(&mut plan.unseen, Candidate { text, birth, key, indices: vec![index] });
+                }
                 // Born while the gate was closed: verbatim for ever, or the prefix would break when it opens.
                 (None, CompressionPolicy::Freeze) => self.store.insert(key, Frozen::Verbatim)?,
             }
@@ -180,14 +191,21 @@ impl Compressor {
         messages.iter().rposition(|message| message.role == Role::User).into_iter().collect()
     }
 
-    fn key(&self, message: &Message, text: &str) -> FreezeKey {
+    /// What the message was made for, where the score asks about that.
+    fn birth(&self, messages: &[&Message], index: usize) -> Option<Birth> {
+        match self.settings.score_by {
+            ScoreBy::Birth if messages[index].role == Role::Tool => Birth::of(messages, index),
+            ScoreBy::Birth | ScoreBy::OwnTail => None,
+        }
+    }
+
+    fn key(&self, message: &Message, text: &str, birth: Option<&Birth>) -> FreezeKey {
         FreezeKey::new(&KeyParts {
             drafter_digest: &self.drafter_digest,
             tokenizer_digest: &self.tokenizer_digest,
             scoring: &scoring(&self.settings),
             select: self.select_params(),
-            // The query is the text's own tail, so there is no other text that the outcome depends on.
-            birth_query_digest: &[],
+            birth_query_digest: birth.map(|birth| birth.digest(&self.template)).as_ref().map_or(&[], |d| d),
             tool_name: message.name.as_deref().unwrap_or_default(),
             raw: text,
         })
@@ -195,17 +213,21 @@ impl Compressor {
 }
 
 /// Adds a candidate, or another place of one that is there already.
-fn add(unseen: &mut Vec<Candidate>, index: usize, text: String, key: FreezeKey) {
-    match unseen.iter_mut().find(|candidate| candidate.key == key) {
-        Some(candidate) => candidate.indices.push(index),
-        None => unseen.push(Candidate { text, key, indices: vec![index] }),
+fn add(unseen: &mut Vec<Candidate>, candidate: Candidate) {
+    match unseen.iter_mut().find(|known| known.key == candidate.key) {
+        Some(known) => known.indices.extend(candidate.indices),
+        None => unseen.push(candidate),
     }
 }
 
 /// Every setting beside the selection that decides what is kept, as text for the key.
 fn scoring(settings: &CompressionSettings) -> String {
     format!(
-        "compat rope={:?} threshold={} tools={:?} fallback={:?}",
-        settings.score_rope, settings.threshold_tokens, settings.with_tools, settings.user_fallback
+        "by={:?} rope={:?} threshold={} tools={:?} fallback={:?}",
+        settings.score_by,
+        settings.score_rope,
+        settings.threshold_tokens,
+        settings.with_tools,
+        settings.user_fallback
     )
 }

@@ -3,6 +3,7 @@
 
 pub mod compressor;
 pub mod freeze;
+pub mod query;
 pub mod score;
 pub mod scorer;
 pub mod select;

@@ -12,6 +12,7 @@ mod logits;
 mod model;
 mod prefix;
 mod prefix_model;
+mod query;
 mod requests;
 mod schedule;
 mod select;

@@ -8,7 +8,7 @@ use engine::error::EngineError;
 use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState, CompressionPolicy, CompressionSettings, EngineOptions,
-    FinishReason, Request, Residency, Response, ScoreRope, UserFallback, Verify, WithTools,
+    FinishReason, Request, Residency, Response, ScoreBy, ScoreRope, UserFallback, Verify, WithTools,
 };
 use engine::sample::Sampling;
 use engine::spans::Stage;
@@ -60,6 +60,7 @@ fn compression(policy: CompressionPolicy) -> CompressionSettings {
     CompressionSettings {
         policy,
         keep_permille: 250,
+        score_by: ScoreBy::OwnTail,
         score_rope: ScoreRope::Rope,
         threshold_tokens: 1,
         with_tools: WithTools::Compress,

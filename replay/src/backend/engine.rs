@@ -11,8 +11,8 @@ use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState as EngineCacheState, CompressionPolicy,
     CompressionSettings as EngineCompression, EngineOptions, FinishReason, Request,
-    Residency as EngineResidency, Response, ScoreRope as EngineRope, UserFallback as EngineFallback,
-    Verify as EngineVerify, WithTools as EngineTools,
+    Residency as EngineResidency, Response, ScoreBy as EngineScoreBy, ScoreRope as EngineRope,
+    UserFallback as EngineFallback, Verify as EngineVerify, WithTools as EngineTools,
 };
 use engine::residency::Resident;
 use engine::sample::Sampling as EngineSampling;
@@ -20,10 +20,11 @@ use engine::spans::Stage;
 use serde_json::{Value, json};
 use transcripts::message::{Message, Role};
 
-use crate::arm::{Arm, Cache, CompressionSettings, Policy, Residency, ScoreRope, UserFallback, WithTools};
+use crate::arm::{Arm, Cache, Residency};
 use crate::backend::{
     Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
 };
+use crate::compression::{CompressionSettings, Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
 use crate::settings::{DeviceChoice, Settings};
 use crate::validity::{Finish, Thinking};
 
@@ -63,6 +64,7 @@ fn warm_up(engine: &mut Engine) {
     let compression = engine.drafter().is_some().then_some(EngineCompression {
         policy: CompressionPolicy::Rescore,
         keep_permille: 500,
+        score_by: EngineScoreBy::OwnTail,
         score_rope: EngineRope::Rope,
         threshold_tokens: 0,
         with_tools: EngineTools::Compress,
@@ -217,6 +219,10 @@ fn compression(settings: &CompressionSettings) -> EngineCompression {
             Policy::Rescore => CompressionPolicy::Rescore,
         },
         keep_permille: settings.keep_permille,
+        score_by: match settings.score_by {
+            ScoreBy::OwnTail => EngineScoreBy::OwnTail,
+            ScoreBy::Birth => EngineScoreBy::Birth,
+        },
         score_rope: match settings.score_rope {
             ScoreRope::Rope => EngineRope::Rope,
             ScoreRope::Nope => EngineRope::Nope,

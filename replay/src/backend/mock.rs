@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use transcripts::message::{Message, Part, Role};
 
-use crate::arm::{Arm, Cache, CompressionSettings, Policy, UserFallback, WithTools};
+use crate::arm::{Arm, Cache};
 use crate::backend::{
     Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, StageTimes, Verify,
 };
+use crate::compression::{CompressionSettings, Policy, UserFallback, WithTools};
 use crate::validity::{Finish, Thinking};
 
 /// Words that the frame of a message costs.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use crate::arm::{self, Arm, FallbackChoice, Residency, WithTools};
+use crate::arm::{self, Arm, Residency};
 use crate::backend::Verify;
 use crate::cli::size;
+use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
 use crate::error::ReplayError;
 use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
 
@@ -47,8 +48,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
     /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze), cache
-    /// (on, off), keep_ratio, score_rope (rope, nope), compress_threshold, with_tools (bypass, compress), user_fallback,
-    /// residency and stands_for; what a table leaves out takes the run's value
+    /// (on, off), keep_ratio, score_by (own-tail, birth), score_rope (rope, nope), compress_threshold, with_tools (bypass,
+    /// compress), user_fallback, residency and stands_for; what a table leaves out takes the run's value
     #[arg(long, value_name = "FILE", help_heading = "What runs")]
     pub arm_file: Option<PathBuf>,
     /// Calls of each session, numbered from 1, both ends included: 1..10, 3.., or 5 [default: all]
@@ -88,10 +89,18 @@ pub struct RunArgs {
     /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]
     #[arg(long, value_name = "TOKENS", help_heading = "Compression")]
     pub compress_threshold: Option<u64>,
-    /// Compress requests that carry tool definitions, too
+    /// What chunks are ranked by: the drafter asked by the user's goal and the tool call (birth), or by the message's own
+    /// last tokens (own-tail) [default: birth where messages are frozen, own-tail where every call is scored anew]
+    #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
+    pub score_by: Option<ScoreBy>,
+    /// Take the drafter's scores after position rotation or before it [default: rope]
+    #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
+    pub score_rope: Option<ScoreRope>,
+    /// Compress requests that carry tool definitions, too; the definitions are never touched (the default where chunks
+    /// are ranked by birth)
     #[arg(long, conflicts_with = "bypass_tools", help_heading = "Compression")]
     pub compress_with_tools: bool,
-    /// Send requests that carry tool definitions as they are (the default)
+    /// Send requests that carry tool definitions as they are (the default where chunks are ranked by own-tail)
     #[arg(long, help_heading = "Compression")]
     pub bypass_tools: bool,
     /// Compress the last user message where there is no tool message
@@ -174,7 +183,13 @@ impl RunArgs {
             verify: if self.verify { Verify::Bitwise } else { Verify::Off },
             keep_permille: self.keep_ratio.0,
             compress_threshold_tokens: self.compress_threshold.unwrap_or(threshold),
-            with_tools: if self.compress_with_tools { WithTools::Compress } else { WithTools::Bypass },
+            score_by: self.score_by,
+            score_rope: self.score_rope,
+            with_tools: match (self.compress_with_tools, self.bypass_tools) {
+                (true, _) => Some(WithTools::Compress),
+                (false, true) => Some(WithTools::Bypass),
+                (false, false) => None,
+            },
             user_fallback: self.user_fallback,
             residency: self.residency,
             freeze_store: self.freeze_store.clone(),

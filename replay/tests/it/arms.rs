@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use replay::arm::{self, Arm, Cache, Policy, ScoreRope, UserFallback, WithTools};
+use replay::arm::{self, Arm, Cache};
+use replay::compression::{Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
 use replay::plan::has_state;
+use replay::settings::Settings;
 
 use crate::fixture;
 
@@ -50,6 +52,43 @@ fn the_fallback_is_on_where_every_call_is_scored_anew() {
 }
 
 #[test]
+fn what_is_frozen_is_asked_by_its_birth_and_what_is_scored_anew_stays_as_published() {
+    let settings = |names: &[&str], run: Settings| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let arms = arm::choose(&names, &[], &run.arm_defaults()).unwrap();
+        arms.into_iter().map(|arm| arm.compression.unwrap()).collect::<Vec<_>>()
+    };
+    let open = Settings { with_tools: None, ..fixture::settings() };
+    for compat in settings(&["warm", "cache+rescore"], open.clone()) {
+        let knobs = (compat.score_by, compat.score_rope, compat.with_tools);
+        assert_eq!(knobs, (ScoreBy::OwnTail, ScoreRope::Rope, WithTools::Bypass));
+    }
+    for stacked in settings(&["cache+compression", "freeze-only"], open.clone()) {
+        let knobs = (stacked.score_by, stacked.score_rope, stacked.with_tools);
+        assert_eq!(knobs, (ScoreBy::Birth, ScoreRope::Rope, WithTools::Compress));
+    }
+    let asked =
+        Settings { score_by: Some(ScoreBy::Birth), score_rope: Some(ScoreRope::Nope), ..open.clone() };
+    let warm = &settings(&["warm"], asked)[0];
+    assert_eq!((warm.score_by, warm.score_rope), (ScoreBy::Birth, ScoreRope::Nope));
+    assert_eq!(
+        warm.with_tools,
+        WithTools::Compress,
+        "what is asked by the task is compressed with tools, too"
+    );
+    let bypassed = Settings { with_tools: Some(WithTools::Bypass), ..open };
+    assert_eq!(settings(&["cache+compression"], bypassed)[0].with_tools, WithTools::Bypass);
+}
+
+#[test]
+fn an_arm_recorded_before_the_knobs_was_scored_as_published() {
+    let arm = &choose(&["warm"]).unwrap()[0];
+    let mut json = serde_json::to_value(arm).unwrap();
+    json["compression"].as_object_mut().unwrap().remove("score_by").unwrap();
+    assert_eq!(&serde_json::from_value::<Arm>(json).unwrap(), arm);
+}
+
+#[test]
 fn names_are_checked() {
     let error = choose(&["cold", "cach-only"]).unwrap_err();
     assert_eq!(
@@ -72,6 +111,7 @@ fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
         compression = "freeze"
         cache = "on"
         keep_ratio = 0.25
+        score_by = "own-tail"
         score_rope = "nope"
         compress_threshold = 7
         with_tools = "compress"
@@ -86,6 +126,7 @@ fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
     assert_eq!((&arms[0].compression, arms[0].cache), (&None, Cache::Off));
     let half = arms[1].compression.as_ref().unwrap();
     assert_eq!((half.keep_permille, half.threshold_tokens), (250, 7));
+    assert_eq!(half.score_by, ScoreBy::OwnTail);
     assert_eq!((half.score_rope, half.with_tools), (ScoreRope::Nope, WithTools::Compress));
     assert_eq!((half.user_fallback, arms[1].residency), (UserFallback::On, arm::Residency::Parked));
 }

@@ -120,15 +120,14 @@ fn supplied_prompt_and_tools_are_sent() {
     assert!(longer(&with_prompt));
     assert!(with_prompt.iter().any(|record| record.tokens_removed > Some(0)));
 
-    let with_tools = recorded(dir.path(), &[&arms[..], &["--tools", "tools.json"]].concat());
-    assert!(longer(&with_tools));
-    assert!(
-        with_tools.iter().all(|record| record.tokens_removed == Some(0)),
-        "requests with tools are bypassed"
-    );
-    let compressed =
-        recorded(dir.path(), &[&arms[..], &["--tools", "tools.json", "--compress-with-tools"]].concat());
-    assert!(compressed.iter().any(|record| record.tokens_removed > Some(0)));
+    let with_tools = |more: &[&str]| {
+        let records = recorded(dir.path(), &[&arms[..], &["--tools", "tools.json"], more].concat());
+        assert!(longer(&records));
+        records.iter().any(|record| record.tokens_removed > Some(0))
+    };
+    assert!(with_tools(&[]), "a score by the task compresses beside definitions");
+    assert!(!with_tools(&["--bypass-tools"]) && !with_tools(&["--score-by", "own-tail"]));
+    assert!(with_tools(&["--score-by", "own-tail", "--compress-with-tools"]));
 }
 
 #[test]

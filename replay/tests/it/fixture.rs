@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use replay::arm::{self, FallbackChoice, Residency, WithTools};
+use replay::arm::{self, Residency};
 use replay::backend::mock::{Fault, MockBackend, Script};
 use replay::backend::{Backend, Verify};
 use replay::clock::RunClock;
+use replay::compression::{FallbackChoice, WithTools};
 use replay::error::ReplayError;
 use replay::plan::Plan;
 use replay::progress::Progress;
@@ -97,7 +98,9 @@ pub fn settings() -> Settings {
         verify: Verify::Off,
         keep_permille: 500,
         compress_threshold_tokens: 1,
-        with_tools: WithTools::Bypass,
+        score_by: None,
+        score_rope: None,
+        with_tools: Some(WithTools::Bypass),
         user_fallback: FallbackChoice::Auto,
         residency: Residency::Resident,
         freeze_store: None,

@@ -41,6 +41,8 @@ fn table() -> Vec<Row> {
         ("include-subagents", &["--include-subagents"], "/subagents", json!("include")),
         ("keep-ratio", &["--keep-ratio", "0.25"], "/keep_permille", json!(250)),
         ("compress-threshold", &["--compress-threshold", "9"], "/compress_threshold_tokens", json!(9)),
+        ("score-by", &["--score-by", "birth"], "/score_by", json!("birth")),
+        ("score-rope", &["--score-rope", "nope"], "/score_rope", json!("nope")),
         ("compress-with-tools", &["--compress-with-tools"], "/with_tools", json!("compress")),
         ("bypass-tools", &["--bypass-tools"], "/with_tools", json!("bypass")),
         ("user-fallback", &["--user-fallback", "off"], "/user_fallback", json!("off")),
