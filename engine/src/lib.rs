@@ -10,6 +10,7 @@ pub mod device;
 pub mod digest;
 pub mod engine;
 pub mod error;
+pub mod fidelity;
 pub mod gguf;
 pub mod kv;
 mod mapped;

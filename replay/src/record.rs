@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use reports::record::{CacheState, CallError, CallRecord, DeviceMs, SCHEMA_VERSION, SpansMs, Structure};
+use reports::record::{
+    CacheState, CallError, CallRecord, DeviceMs, Fidelity, SCHEMA_VERSION, SpansMs, Structure,
+};
 use serde_json::Value;
 use transcripts::message::Message;
 use transcripts::schema::ToolSchemas;
@@ -12,6 +14,7 @@ use transcripts::structure;
 
 use crate::backend::{self, BackendError, CallFacts};
 use crate::clock::ms;
+use crate::survival;
 use crate::telemetry::call::CallTelemetry;
 use crate::validity::{self, Finish, Output, Thinking, Verdict};
 
@@ -37,6 +40,8 @@ pub struct Key<'a> {
 pub struct Expected<'a> {
     /// Tool definitions of the request.
     pub tools: &'a [Value],
+    /// The prompt as recorded.
+    pub original: &'a [&'a Message],
     /// The recorded turn.
     pub recorded: Option<&'a Message>,
     /// Whether outputs may hold reasoning.
@@ -87,6 +92,7 @@ pub fn answered(
         exact: facts.exact,
         structure: Some(structure(&check_output(facts, expected, &tools))),
         request_codes: request_codes(&sent, &tools),
+        fidelity: fidelity(facts, &sent, expected),
         ..with_telemetry(key, telemetry)
     }
 }
@@ -173,6 +179,18 @@ fn structure(verdict: &Verdict) -> Structure {
         valid: verdict.is_valid(),
         strict_codes: words(&verdict.strict),
         lenient_codes: words(&verdict.lenient),
+    }
+}
+
+fn fidelity(facts: &CallFacts, sent: &[&Message], expected: &Expected<'_>) -> Fidelity {
+    let measured = facts.fidelity;
+    let needs = expected.recorded;
+    Fidelity {
+        kl_first: measured.map(|measured| measured.kl_first),
+        kl_action_mean: measured.map(|measured| measured.kl_mean),
+        argmax_agreement: measured.map(|measured| measured.argmax_agreement),
+        needle_survival: needs.and_then(|action| survival::of_arguments(expected.original, sent, action)),
+        ..Fidelity::default()
     }
 }
 

@@ -10,7 +10,7 @@ use transcripts::message::Message;
 use transcripts::session::Session;
 
 use crate::arm::Arm;
-use crate::backend::{Backend, CallInput, Device, Identity, Verify};
+use crate::backend::{Backend, CallInput, Device, FidelityCheck, Identity, Verify};
 use crate::error::ReplayError;
 use crate::plan::{self, Pass, Place, Plan};
 use crate::progress::Progress;
@@ -87,14 +87,19 @@ impl Runner<'_> {
     fn measure(&mut self, place: &Place, key: Key<'_>) -> Result<(), ReplayError> {
         let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
-        let input = self.input(&messages, session, self.plan.settings.verify);
+        let recorded = session.completion(place.call_index as usize);
+        let input = CallInput {
+            verify: self.plan.settings.verify,
+            action: recorded.filter(|_| self.plan.settings.fidelity == FidelityCheck::TeacherForced),
+            ..self.input(&messages, session)
+        };
 
         self.progress.call_begins(&key);
         self.telemetry.begin_call(place.order_index);
         let result = self.backend.call(&input);
-        // An exactness check runs after the answer: its work is not the call's.
+        // Checks run after the answer: their work is not the call's.
         let extent = match &result {
-            Ok(facts) if facts.exact.is_some() => Extent::First(facts.e2e),
+            Ok(facts) if facts.exact.is_some() || input.action.is_some() => Extent::First(facts.e2e),
             _ => Extent::Whole,
         };
         let (mut telemetry, samples) = self.telemetry.end_call(extent);
@@ -104,7 +109,8 @@ impl Runner<'_> {
 
         let expected = Expected {
             tools: &session.tools,
-            recorded: session.completion(place.call_index as usize),
+            original: &messages,
+            recorded,
             thinking: self.identity.thinking,
         };
         let record = match &result {
@@ -120,7 +126,7 @@ impl Runner<'_> {
     fn rebuild(&mut self, place: &Place) {
         let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
-        let input = self.input(&messages, session, Verify::Off);
+        let input = self.input(&messages, session);
         // Its record is on disk already, and a call that failed then may fail again: state is all that counts here.
         let _ = self.backend.call(&input);
         self.progress.call_rebuilt();
@@ -150,13 +156,15 @@ impl Runner<'_> {
         }
     }
 
-    fn input<'i>(&self, messages: &'i [&'i Message], session: &'i Session, verify: Verify) -> CallInput<'i> {
+    /// A call as it is answered, without checks.
+    fn input<'i>(&self, messages: &'i [&'i Message], session: &'i Session) -> CallInput<'i> {
         CallInput {
             messages,
             tools: &session.tools,
             max_new_tokens: self.plan.settings.max_new_tokens,
             sampling: self.plan.settings.sampling(),
-            verify,
+            verify: Verify::Off,
+            action: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::arm::{ArmDefaults, Residency};
-use crate::backend::{Sampling, Verify};
+use crate::backend::{FidelityCheck, Sampling, Verify};
 use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
 
 /// Compression threshold of a run over sessions that the user names, raw prompt tokens.
@@ -177,6 +177,9 @@ pub struct Settings {
     pub seed: u64,
     /// Exactness check of every call.
     pub verify: Verify,
+    /// Fidelity of every call.
+    #[serde(default)]
+    pub fidelity: FidelityCheck,
     /// Share of chunks kept, in thousandths.
     pub keep_permille: u32,
     /// Raw prompt tokens under which a call is not compressed.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::device::{Cuda, CudaOptions, Device as OpenDevice, DeviceChoice as EngineDevice, KernelError};
 use engine::engine::Engine;
 use engine::error::EngineError;
+use engine::fidelity::{self, Comparison};
 use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState as EngineCacheState, CompressionPolicy,
@@ -22,7 +23,7 @@ use transcripts::message::{Message, Role};
 
 use crate::arm::{Arm, Cache, Residency};
 use crate::backend::{
-    Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
+    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
 };
 use crate::compression::{CompressionSettings, Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
 use crate::settings::{DeviceChoice, Settings};
@@ -127,7 +128,30 @@ impl Backend for EngineBackend {
                 Verify::Bitwise => EngineVerify::Bitwise,
             },
         })?;
-        Ok(facts(response))
+        let fidelity = match input.action {
+            Some(action) => self.fidelity(input, &response.sent, action)?,
+            None => None,
+        };
+        Ok(CallFacts { fidelity, ..facts(response) })
+    }
+}
+
+impl EngineBackend {
+    /// The sent prompt against the original one, over the recorded turn.
+    fn fidelity(
+        &self,
+        input: &CallInput<'_>,
+        sent: &[Message],
+        action: &Message,
+    ) -> Result<Option<ActionFidelity>, BackendError> {
+        let sent: Vec<&Message> = sent.iter().collect();
+        let comparison = Comparison { original: input.messages, sent: &sent, tools: input.tools, action };
+        let measured = fidelity::measure(&self.engine, &comparison)?;
+        Ok(measured.map(|measured| ActionFidelity {
+            kl_first: measured.kl_first,
+            kl_mean: measured.kl_mean,
+            argmax_agreement: measured.argmax_agreement,
+        }))
     }
 }
 
@@ -279,6 +303,7 @@ fn facts(response: Response) -> CallFacts {
         output_ids: response.output_ids,
         first_logits_digest: Some(response.first_logits_digest),
         exact: response.exact,
+        fidelity: None,
         sent: response.sent,
     }
 }

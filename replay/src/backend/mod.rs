@@ -73,6 +73,17 @@ pub enum Verify {
     Bitwise,
 }
 
+/// Whether a changed prompt is held against the original one, outside of the measured time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FidelityCheck {
+    /// It is not.
+    #[default]
+    Off,
+    /// Next-token distributions under both are compared over the recorded turn.
+    TeacherForced,
+}
+
 /// One call.
 #[derive(Clone, Copy, Debug)]
 pub struct CallInput<'a> {
@@ -86,6 +97,8 @@ pub struct CallInput<'a> {
     pub sampling: Sampling,
     /// Exactness check.
     pub verify: Verify,
+    /// The recorded turn, where fidelity is measured over it.
+    pub action: Option<&'a Message>,
 }
 
 /// Time of each stage of TTFT; `None` where the stage did not run.
@@ -195,8 +208,21 @@ pub struct CallFacts {
     pub first_logits_digest: Option<String>,
     /// Cached equals cold, bit for bit; `None` where it was not checked.
     pub exact: Option<bool>,
+    /// Distance to the original prompt over the recorded turn; `None` where it was not measured.
+    pub fidelity: Option<ActionFidelity>,
     /// The messages as sent, after compression.
     pub sent: Vec<Message>,
+}
+
+/// How far the sent prompt's next-token distributions are from the original's, over the recorded turn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ActionFidelity {
+    /// KL divergence at the first token, nats.
+    pub kl_first: f64,
+    /// Mean KL divergence, nats.
+    pub kl_mean: f64,
+    /// Share of tokens at which both have the same likeliest next token.
+    pub argmax_agreement: f64,
 }
 
 /// Why a backend could not do what it was asked.

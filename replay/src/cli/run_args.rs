@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use crate::arm::{self, Arm, Residency};
-use crate::backend::Verify;
+use crate::backend::{FidelityCheck, Verify};
 use crate::cli::size;
 use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
 use crate::error::ReplayError;
@@ -72,6 +72,10 @@ pub struct RunArgs {
     /// Check on every call that cached logits equal cold ones bit for bit (takes the time of a cold call each)
     #[arg(long, help_heading = "What runs")]
     pub verify: bool,
+    /// Measure on every call how far the sent prompt's next-token distributions are from the recorded prompt's, over the
+    /// recorded turn (takes the time of two cold calls each)
+    #[arg(long, help_heading = "What runs")]
+    pub fidelity: bool,
 
     /// System prompt to put in front of every call: recordings of Claude Code lack it
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
@@ -181,6 +185,7 @@ impl RunArgs {
             temperature: self.temperature,
             seed: self.seed,
             verify: if self.verify { Verify::Bitwise } else { Verify::Off },
+            fidelity: if self.fidelity { FidelityCheck::TeacherForced } else { FidelityCheck::Off },
             keep_permille: self.keep_ratio.0,
             compress_threshold_tokens: self.compress_threshold.unwrap_or(threshold),
             score_by: self.score_by,
