@@ -20,7 +20,6 @@ pub mod telemetry;
 // From facts to records.
 pub mod manifest;
 pub mod record;
-pub mod survival;
 pub mod resume;
 pub mod validity;
 

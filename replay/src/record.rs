@@ -14,7 +14,6 @@ use transcripts::structure;
 
 use crate::backend::{self, BackendError, CallFacts};
 use crate::clock::ms;
-use crate::survival;
 use crate::telemetry::call::CallTelemetry;
 use crate::validity::{self, Finish, Output, Thinking, Verdict};
 
@@ -40,8 +39,6 @@ pub struct Key<'a> {
 pub struct Expected<'a> {
     /// Tool definitions of the request.
     pub tools: &'a [Value],
-    /// The prompt as recorded.
-    pub original: &'a [&'a Message],
     /// The recorded turn.
     pub recorded: Option<&'a Message>,
     /// Whether outputs may hold reasoning.
@@ -92,7 +89,7 @@ pub fn answered(
         exact: facts.exact,
         structure: Some(structure(&check_output(facts, expected, &tools))),
         request_codes: request_codes(&sent, &tools),
-        fidelity: fidelity(facts, &sent, expected),
+        fidelity: fidelity(facts),
         ..with_telemetry(key, telemetry)
     }
 }
@@ -182,14 +179,12 @@ fn structure(verdict: &Verdict) -> Structure {
     }
 }
 
-fn fidelity(facts: &CallFacts, sent: &[&Message], expected: &Expected<'_>) -> Fidelity {
+fn fidelity(facts: &CallFacts) -> Fidelity {
     let measured = facts.fidelity;
-    let needs = expected.recorded;
     Fidelity {
         kl_first: measured.map(|measured| measured.kl_first),
         kl_action_mean: measured.map(|measured| measured.kl_mean),
         argmax_agreement: measured.map(|measured| measured.argmax_agreement),
-        needle_survival: needs.and_then(|action| survival::of_arguments(expected.original, sent, action)),
         ..Fidelity::default()
     }
 }

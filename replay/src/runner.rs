@@ -109,7 +109,6 @@ impl Runner<'_> {
 
         let expected = Expected {
             tools: &session.tools,
-            original: &messages,
             recorded,
             thinking: self.identity.thinking,
         };

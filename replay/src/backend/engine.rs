@@ -23,7 +23,8 @@ use transcripts::message::{Message, Role};
 
 use crate::arm::{Arm, Cache, Residency};
 use crate::backend::{
-    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling, StageTimes, Verify,
+    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling,
+    StageTimes, Verify,
 };
 use crate::compression::{CompressionSettings, Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
 use crate::settings::{DeviceChoice, Settings};

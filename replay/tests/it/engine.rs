@@ -149,3 +149,33 @@ fn each_pass_has_its_line_where_stderr_is_no_terminal() {
     assert!(passes[0].starts_with("cold (repeat 1 of 2): 3 calls, TTFT sum "), "{text}");
     assert!(passes[3].starts_with("cold (repeat 2 of 2)") && passes[3].ends_with("[12/12]"), "{text}");
 }
+
+#[test]
+fn fidelity_is_none_lost_on_the_prompt_as_recorded_and_some_on_a_compressed_one() {
+    let dir = folder();
+    canonical::write(&session("t", 3), &dir.path().join("t.session.json")).unwrap();
+    let args = ["t.session.json", "--arms", "cold,cache-only,warm", "--keep-ratio", "0.5", "--fidelity"];
+    let records = recorded(dir.path(), &args);
+    for record in &records {
+        let fidelity = &record.fidelity;
+        let (Some(first), Some(mean), Some(agreement)) =
+            (fidelity.kl_first, fidelity.kl_action_mean, fidelity.argmax_agreement)
+        else {
+            panic!("not measured: {record:?}");
+        };
+        assert!(first.is_finite() && mean >= 0.0 && (0.0..=1.0).contains(&agreement));
+        if record.tokens_removed == Some(0) {
+            // Cold against cold: the null control.
+            assert_eq!(
+                (first, mean, agreement),
+                (0.0, 0.0, 1.0),
+                "{} call {}",
+                record.arm,
+                record.call_index
+            );
+        } else {
+            assert!(mean > 0.0, "{} call {}", record.arm, record.call_index);
+        }
+    }
+    assert!(records.iter().any(|record| record.tokens_removed > Some(0)), "nothing was compressed");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use replay::arm::{self, Residency};
 use replay::backend::mock::{Fault, MockBackend, Script};
-use replay::backend::{Backend, Verify};
+use replay::backend::{Backend, FidelityCheck, Verify};
 use replay::clock::RunClock;
 use replay::compression::{FallbackChoice, WithTools};
 use replay::error::ReplayError;
@@ -96,6 +96,7 @@ pub fn settings() -> Settings {
         temperature: 0.0,
         seed: 0,
         verify: Verify::Off,
+        fidelity: FidelityCheck::Off,
         keep_permille: 500,
         compress_threshold_tokens: 1,
         score_by: None,
