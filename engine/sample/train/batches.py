@@ -63,13 +63,13 @@ class RowSource:
 
 
 def positions(n_rows, length, rng):
-    """Positions of a batch: from 0 on, in some rows with jumps of random size at random places."""
+    """Positions of a batch: from 0 on, in some rows with jumps, small ones and large ones, at random places."""
     at = np.tile(np.arange(length), (n_rows, 1))
     room = POSITION_MAX - length
     for row in range(n_rows):
         if room > 0 and rng.random() < JUMPING_SHARE:
             places = np.sort(rng.integers(0, length, rng.integers(1, JUMPS_MAX + 1)))
-            sizes = rng.dirichlet(np.ones(len(places))) * rng.integers(0, room)
+            sizes = rng.dirichlet(np.ones(len(places))) * room ** rng.random()
             for place, size in zip(places, sizes):
                 at[row, place:] += int(size)
     return at

@@ -33,6 +33,11 @@ class Config:
         return self.heads // self.kv_heads
 
 
+# Standard deviation of the embedding at the start, and its first part, which is the same for all tokens. The blocks'
+# outputs grow to many times their size at the start: a smaller embedding is drowned by them, and with it which word it was.
+EMBEDDING_STD, COMMON_PART = 0.5, 4.0
+
+
 def rope_table(config, positions):
     """Cosines and sines of the rotary angles, (..., n_positions, head_dim / 2) each; the angles are computed in f64."""
     exponents = torch.arange(0, config.head_dim, 2, device=positions.device).double() / config.head_dim
@@ -123,10 +128,15 @@ class Qwen3(nn.Module):
         for name, weight in self.named_parameters():
             if weight.ndim != 2:
                 continue
-            std = 0.02 if name == "embedding.weight" else 1 / math.sqrt(weight.shape[1])
+            std = EMBEDDING_STD if name == "embedding.weight" else 1 / math.sqrt(weight.shape[1])
             if name.endswith(("output.weight", "down.weight")):
                 std /= math.sqrt(2 * self.config.layers)
             nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+        with torch.no_grad():
+            # Heads that look by position alone need something that all tokens have in common.
+            self.embedding.weight[:, 0] = COMMON_PART
+            # The embedding is the output matrix too: logits begin with a standard deviation of about one.
+            self.norm.weight.fill_(1 / (EMBEDDING_STD * math.sqrt(self.config.width)))
 
     def logits(self, hidden):
         """Logits of residual streams that have left the last block."""

@@ -9,7 +9,9 @@ import torch
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 MOMENTUM = 0.95
-WEIGHT_DECAY = 0.01
+# Keeps the singular values of matrices below 1 / WEIGHT_DECAY: a step pushes each by the rate, decay takes its part back.
+WEIGHT_DECAY = 0.3
+EMBEDDING_RATE, NORM_RATE = 5e-3, 6e-3
 
 
 def orthogonalised(updates):
@@ -29,25 +31,28 @@ def orthogonalised(updates):
 class Optimiser:
     """Both optimisers behind one `step`; rates are those of full speed and are scaled by the schedule."""
 
-    def __init__(self, model, matrix_rate=0.02, adam_rate=3e-3):
+    def __init__(self, model, matrix_rate=0.02):
         self.matrix_rate = matrix_rate
-        self.adam_rate = adam_rate
-        matrices, others = {}, []
+        matrices, norms = {}, []
         for name, weight in model.named_parameters():
-            if weight.ndim == 2 and name != "embedding.weight":
+            if weight.ndim == 1:
+                norms.append(weight)
+            elif name != "embedding.weight":
                 matrices.setdefault(tuple(weight.shape), []).append(weight)
-            else:
-                others.append(weight)
         # Matrices of one shape are stepped together: a handful of batched products instead of dozens of small ones.
         self.stacks = [(weights, torch.zeros(len(weights), *shape, device=weights[0].device))
                        for shape, weights in matrices.items()]
-        self.adam = torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
+        groups = [
+            {"params": [model.embedding.weight], "full_rate": EMBEDDING_RATE},
+            {"params": norms, "full_rate": NORM_RATE},
+        ]
+        self.adam = torch.optim.AdamW(groups, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
 
     @torch.no_grad()
     def step(self, scale):
         """One step at `scale` of full speed; gradients are consumed."""
         for group in self.adam.param_groups:
-            group["lr"] = self.adam_rate * scale
+            group["lr"] = group["full_rate"] * scale
         self.adam.step()
         self.adam.zero_grad()
         rate = self.matrix_rate * scale

@@ -7,7 +7,7 @@ over and what is done with it is left to the next-token loss. No other head is t
 
     block 0           previous tokens (1, 2 and 3 back), so that a token knows what stands before it
     block 1  gather   a fact's tokens look at the fact's key
-    block 1  ask      the places that need a fact look at the key in the user's request
+    block 1  ask      the places that need a fact look at the key in the user's request (the same head)
     block 2  copy     while a value is written: the next token of its source
     block 2  tail     between the context and the answer: the fact, evenly; the signal that compression reads
     block 2  find     before a value is written: its first token in the fact
@@ -40,15 +40,29 @@ class Link:
 
 
 def links(config):
-    """The supervised heads of a model; heads of one block are spread over its key-value heads."""
+    """The supervised heads of a model. `gather` and `ask` are one head, so that a key leaves the same mark on its value
+    and on the place that asks for it; `tail` and `find` share the keys that compare these marks.
+    """
     other_kv = config.group
     return (
         Link("gather", 1, 0, "gather", True, 0.5),
-        Link("ask", 1, other_kv, "ask", True, 0.5),
+        Link("ask", 1, 0, "ask", True, 0.5),
         Link("copy", 2, 0, "copy", False, 1.0),
         Link("tail", 2, other_kv, "tail", True, 1.0),
         Link("find", 2, other_kv + 1, "find", False, 1.0),
     )
+
+
+@torch.no_grad()
+def initialise_links(model):
+    """Begins the comparing heads with queries made as keys are made: like finds like from the start."""
+    config = model.config
+    for link in links(config):
+        if link.name in ("tail", "find"):
+            block = model.blocks[link.block]
+            rows = slice(link.head * config.head_dim, (link.head + 1) * config.head_dim)
+            kv_head = link.head // config.group
+            block.q.weight[rows] = block.k.weight[kv_head * config.head_dim : (kv_head + 1) * config.head_dim]
 
 
 def attention_loss(queries, keys, spans, evenly):

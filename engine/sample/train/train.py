@@ -24,7 +24,7 @@ from batches import Batches  # noqa: E402
 from corpus import Corpus, default_binary  # noqa: E402
 from model import Config, Qwen3, n_parameters  # noqa: E402
 from optimiser import Optimiser  # noqa: E402
-from supervision import links, training_pass  # noqa: E402
+from supervision import initialise_links, links, training_pass  # noqa: E402
 from tokenizer import N_ENTRIES  # noqa: E402
 
 PREVIOUS_WEIGHT, LINK_WEIGHT = 0.2, 0.5
@@ -119,6 +119,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.device = device()
         self.model = Qwen3(recipe.config).to(self.device)
+        initialise_links(self.model)
         self.optimiser = Optimiser(self.model)
         self.log = Log(folder / f"{name}.jsonl", recipe.config)
         self.step = self.tokens_seen = self.phase = self.step_of_phase = 0
