@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import torch
 
-from rows import RowBuilder
+from rows import FILL, RowBuilder
 from supervision import N_PREVIOUS
 
 # Positions are stretched by jumps until this one, so that far angles are known before long rows are affordable.
@@ -18,8 +18,6 @@ POSITION_MAX = 24_000
 JUMPING_SHARE, JUMPS_MAX = 0.5, 3
 # Share of session rows that start out too long and lose chunks of tool output, and how much longer they start.
 ELIDED_SHARE, ELIDED_FACTOR = 0.25, (1.5, 5.0)
-# Most of a row's length that text of the usual size fills, on average: sizes scatter.
-FILL = 0.93
 # Corpus rows that one call of the generator gives.
 ROWS_PER_CALL = 64
 AHEAD = 4

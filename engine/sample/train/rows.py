@@ -4,6 +4,7 @@ A row of the corpus says in characters what the model writes, where each fact st
 that becomes token positions. Knows no model.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,17 @@ from supervision import READ, VALUE_FIRST, VALUE_LATER, WRITTEN
 from tokenizer import END_OF_TEXT
 
 CHUNK = 32
+# A tool output in the chat template, its last line end included, and a line of one.
+OUTPUT = re.compile(r"<tool_response>\n(.*?\n)</tool_response>", re.DOTALL)
+LINE = re.compile(r".*\n")
+# Lines next to each other that are kept or dropped together, on average.
+LINES_PER_RUN = 4
+# Share of the rows that are too long which lose lines instead of chunks.
+BY_LINES_SHARE = 0.5
 # The engine scores a tool output by the last tokens of the birth query.
 SCORED_QUERIES = 8
+# Most of a row's length that text fills, on average, where its length can be chosen: sizes scatter.
+FILL = 0.93
 # How much the loss of a token counts: what is copied into a call decides whether the call is right.
 WEIGHT_WRITTEN, WEIGHT_COPY, WEIGHT_FIRST, WEIGHT_SENTENCE, WEIGHT_READ = 1.0, 3.0, 6.0, 1.5, 0.1
 
@@ -55,10 +65,9 @@ class Tokens:
         self.ids, self.starts, self.ends = self.ids[kept], self.starts[kept], self.ends[kept]
 
 
-def elided(tokens, row, length, markup, rng):
-    """Drops chunks of tool outputs, as compression does, until `length` tokens are left; chunks with facts stay.
-
-    Returns whether it fits. A target that has seen outputs with holes answers from compressed prompts too.
+def without_chunks(tokens, row, length, markup, rng):
+    """Drops chunks of tool outputs, as compression by chunks does, until `length` tokens are left or all that may go
+    is gone; facts stay. A target that has seen outputs with holes answers from compressed prompts too.
     """
     kept = np.ones(len(tokens), dtype=bool)
     for needle in row["needles"]:
@@ -74,7 +83,55 @@ def elided(tokens, row, length, markup, rng):
             break
         kept[first : first + CHUNK] = False
     tokens.only(kept)
-    return len(tokens) <= length
+
+
+def without_lines(row, share, rng):
+    """A row that keeps about `share` of the lines of its tool outputs, and every fact, with the engine's markers in the
+    place of the others, as compression by lines leaves them."""
+    text, facts = row["text"], [needle["fact"] for needle in row["needles"]]
+    parts, cuts, copied = [], [], 0
+    for output in OUTPUT.finditer(text):
+        gone, n_gone, kept = output.start(1), 0, rng.random() < share
+        for line in LINE.finditer(text, *output.span(1)):
+            if rng.random() < 1 / LINES_PER_RUN:
+                kept = rng.random() < share
+            holds_fact = any(line.start() <= fact[1] and fact[0] < line.end() for fact in facts)
+            if not kept and not holds_fact:
+                n_gone += 1
+                continue
+            if n_gone:
+                cuts.append((gone, line.start(), marker(n_gone)))
+            gone, n_gone = line.end(), 0
+        if n_gone:
+            cuts.append((gone, output.end(1), marker(n_gone)))
+    for start, end, mark in cuts:
+        parts += [text[copied:start], mark]
+        copied = end
+    return moved(row, "".join([*parts, text[copied:]]), cuts)
+
+
+def marker(n_lines):
+    """What the engine writes in the place of so many lines."""
+    return f"[... {n_lines} line{'' if n_lines == 1 else 's'} elided ...]\n"
+
+
+def moved(row, text, cuts):
+    """The row with another text, its places moved by what was cut before them; `cuts` are (start, end, mark)."""
+    # What stands in a cut can only be the tail, which begins with its last line break: it goes to that of the mark.
+    starts = np.array([start for start, _, _ in cuts], dtype=np.int64)
+    shifts = np.concatenate([[0], np.cumsum([len(mark) - (end - start) for start, end, mark in cuts])])
+
+    def shifted(value):
+        if isinstance(value, dict):
+            return {name: shifted(item) for name, item in value.items()}
+        if isinstance(value, list):
+            is_span = len(value) == 2 and all(isinstance(item, int) for item in value)
+            return [at + int(shifts[np.searchsorted(starts, at, side="right")]) for at in value] if is_span else [
+                shifted(item) for item in value
+            ]
+        return value
+
+    return {name: text if name == "text" else shifted(value) for name, value in row.items()}
 
 
 def copies(tokens, copy):
@@ -157,14 +214,22 @@ class RowBuilder:
 
     def build(self, row, form, rng):
         """The arrays of a row, or None if it does not fit."""
-        tokens = Tokens(self.tokenizer.encode(row["text"], add_special_tokens=False))
+        tokens = self._tokens(row)
         most = self.capacity.length + 1
-        if len(tokens) > most and (form == "scoring" or not elided(tokens, row, most, self.response, rng)):
+        if len(tokens) > most and form == "session":
+            if rng.random() < BY_LINES_SHARE:
+                row = without_lines(row, FILL * most / len(tokens), rng)
+                tokens = self._tokens(row)
+            without_chunks(tokens, row, most, self.response, rng)
+        if len(tokens) > most:
             return None
         arrays = self._targets(tokens, row, rng)
         for name, spans in spans_of(tokens, row, form).items():
             arrays[name] = self._spans(name, spans, rng)
         return arrays
+
+    def _tokens(self, row):
+        return Tokens(self.tokenizer.encode(row["text"], add_special_tokens=False))
 
     def _targets(self, tokens, row, rng):
         weight, kind = weights_of(tokens, row)

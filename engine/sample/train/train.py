@@ -29,8 +29,8 @@ from tokenizer import N_ENTRIES  # noqa: E402
 
 PREVIOUS_WEIGHT, LINK_WEIGHT = 0.2, 0.5
 WARM_UP_STEPS = 40
-# The last part of the training, over which the rate falls to nothing, and the least it falls to.
-COOL_DOWN, RATE_MIN = 0.4, 0.02
+# The last part of the training, over which the rate falls, and the least it falls to.
+COOL_DOWN, RATE_MIN = 0.4, 0.05
 STEPS_PER_LINE = 20
 SECONDS_PER_CHECKPOINT = 120
 
