@@ -40,7 +40,7 @@ class Capacity:
     def of(length):
         """As many as most rows need: a session's calls grow more slowly than its outputs."""
         at = min(length // 3, 96 + length // 8, 640)
-        spans = {"gather": at // 6, "ask": at // 6, "copy": at // 4, "tail": at // 6, "find": at // 16}
+        spans = {"gather": at // 6, "ask": at // 4, "copy": at // 4, "tail": at // 6, "find": at // 16}
         return Capacity(length, at, spans)
 
 
@@ -166,13 +166,12 @@ def spans_of(tokens, row, form):
         spans["tail"] += [(at, *fact) for at in range(tail, answer)]
         spans["ask"] += [(at, *ask) for at in range(tail, answer)]
         for copy in needle["copies"]:
-            pairs = copies(tokens, copy) if copy["in_call"] else []
-            if not pairs:
-                continue
-            spans["find"].append((pairs[0][0], pairs[0][1], pairs[0][1] + 1))
+            pairs = copies(tokens, copy)
+            spans["find"] += [(at, source, source + 1) for at, source in pairs[:1]]
             spans["copy"] += [(at, source, source + 1) for at, source in pairs[1:]]
-            if copy["source"] != needle["ask"] and pairs[0][0] >= answer:
-                spans["ask"].append((pairs[0][0], *ask))
+            # While a value is written, whose it is matters to the end: other lines go on with the same token.
+            if needle["fact"][0] <= copy["source"][0] < needle["fact"][1]:
+                spans["ask"] += [(at, *ask) for at, _ in pairs]
     return spans
 
 
