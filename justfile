@@ -54,4 +54,5 @@ sample-models:
     cargo build --release --locked
     python3 -m venv target/sample-venv
     target/sample-venv/bin/pip install --quiet --requirement engine/sample/train/requirements.txt
+    target/sample-venv/bin/python -m unittest discover engine/sample/train
     target/sample-venv/bin/python engine/sample/train/make.py
