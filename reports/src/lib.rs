@@ -1,11 +1,12 @@
 //! Records in, pages out. Opens the run directory of any schema version; knows no engine, no GPU, no session.
 //!
-//! `record` is the contract, `store` the folder; `metrics` and `stats` make `summary` and `report`, and `render` lays these out.
+//! `record` is the contract, `store` the folder; `metrics`, `cost` and `stats` make `summary` and `report`, and `render` lays these out.
 #![forbid(unsafe_code)]
 
 pub mod record;
 
 pub mod check;
+pub mod cost;
 mod error;
 pub mod grid;
 pub mod metrics;

@@ -41,6 +41,9 @@ pub fn percent(share: f64) -> String {
     if percent > 0.0 && percent < 0.1 {
         return "<0.1 %".to_string();
     }
+    if percent < 0.0 && percent > -0.1 {
+        return ">-0.1 %".to_string();
+    }
     if percent < 100.0 && percent > 99.9 {
         return ">99.9 %".to_string();
     }
@@ -72,6 +75,18 @@ pub fn energy(joules: f64) -> String {
         format!("{joules:.1} J")
     } else {
         format!("{:.2} kJ", joules / 1e3)
+    }
+}
+
+/// A fitted number with three or four digits: `0.017`, `8.95`, `32.7`, `1,227`. What rounding of doubles leaves of nothing is 0.
+pub fn measured(value: f64) -> String {
+    match value.abs() {
+        size if size < 1e-9 => "0".to_string(),
+        size if size < 0.000_5 => "<0.001".to_string(),
+        size if size < 0.1 => format!("{value:.3}"),
+        size if size < 9.995 => format!("{value:.2}"),
+        size if size < 99.95 => format!("{value:.1}"),
+        _ => count(value),
     }
 }
 
@@ -131,8 +146,24 @@ mod tests {
             (0.999_9, ">99.9 %"),
             (1.0, "100 %"),
             (-0.02, "-2.0 %"),
+            (-0.000_1, ">-0.1 %"),
         ] {
             assert_eq!(percent(share), expected);
+        }
+    }
+
+    #[test]
+    fn fitted_numbers_keep_three_digits() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-3e-14, "0"),
+            (2e-5, "<0.001"),
+            (0.0174, "0.017"),
+            (8.952, "8.95"),
+            (32.71, "32.7"),
+            (1_227.4, "1,227"),
+        ] {
+            assert_eq!(measured(value), expected);
         }
     }
 

@@ -50,7 +50,7 @@ pub fn write_all(run: &RunDir) -> Result<Written> {
     let table =
         csv::render(&records).map_err(|source| ReportError::Csv { path: run.file("calls.csv"), source })?;
     write("calls.csv", &table)?;
-    write("summary.json", json::render(&report.summary).as_bytes())?;
+    write("summary.json", json::render(&report).as_bytes())?;
     write("summary.md", markdown::render(&report).as_bytes())?;
 
     let mut drawn = Vec::new();

@@ -134,7 +134,7 @@ fn model_text(model: &ModelDescription) -> String {
 fn run(dir: &RunDir, as_json: bool) -> Result<Outcome, ReplayError> {
     let report = reports::read(dir)?;
     if as_json {
-        output::text(&reports::render::json::render(&report.summary))?;
+        output::text(&reports::render::json::render(&report))?;
     } else {
         output::text(&reports::render::terminal::render(&report, output::color()))?;
     }

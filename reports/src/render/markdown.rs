@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::cost_table;
 use super::table::{self, Align, Room, Table};
 use crate::number::counted;
 use crate::report::Report;
@@ -23,11 +24,30 @@ pub fn render(report: &Report) -> String {
     block(facts(report));
     block(grid(&table::arms(report, Room::Wide)));
     block(list(report.findings.iter().map(|f| f.text.as_str())));
-    section(&mut block, "Where the time to first token goes, one pass", &table::stages(report));
+    section(
+        &mut block,
+        "Where the time to first token goes, one pass",
+        &cost_table::work(report, Room::Wide),
+    );
+    section(&mut block, "The same by stage", &table::stages(report));
+    section(&mut block, "What reusing prefixes could give", &cost_table::prefix_reuse(report));
+    if !report.prefix_reuse.is_empty() {
+        block(text(cost_table::REUSE_REMARK));
+    }
     section(&mut block, "Cold starts apart from continued prefixes", &table::cache_splits(report));
     section(&mut block, "Calls slower than cold", &table::slower(report, SLOWER_MAX));
     if report.slower.len() > SLOWER_MAX {
         block(format!("The {SLOWER_MAX} worst of {}; calls.csv has all.", report.slower.len()));
+    }
+    if report.cost_model.is_some() {
+        block("## The model of cost".to_string());
+        block(text(cost_table::MODEL_REMARK));
+        block(grid(&cost_table::coefficients(report)));
+        block(grid(&cost_table::predictions(report)));
+    }
+    section(&mut block, "When compression at birth pays", &cost_table::break_even(report));
+    if !cost_table::break_even(report).rows.is_empty() {
+        block(text(cost_table::BREAK_EVEN_REMARK));
     }
     section(&mut block, "Energy of the board", &table::energy(report));
     section(&mut block, "Codes of the structure checks, calls by arm", &table::codes(report));

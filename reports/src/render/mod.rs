@@ -1,6 +1,7 @@
 //! Layout of a finished report, one format per file. Renderers are pure functions of the report: they format numbers and
 //! compute none.
 
+pub mod cost_table;
 pub mod csv;
 pub mod html;
 pub mod json;

@@ -51,7 +51,8 @@ impl Table {
         Self { columns: titles.iter().enumerate().map(column).collect(), rows: Vec::new() }
     }
 
-    fn push_column(&mut self, title: &str, cells: Vec<Cell>) {
+    /// Adds a column on the right; the first one is words, the others are numbers.
+    pub(super) fn push_column(&mut self, title: &str, cells: Vec<Cell>) {
         let align = if self.columns.is_empty() { Align::Left } else { Align::Right };
         self.columns.push(Column { title: title.to_string(), align });
         self.rows.resize_with(cells.len(), Vec::new);

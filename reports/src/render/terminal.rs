@@ -1,5 +1,6 @@
 //! The table at the end of a run, for a terminal of about 120 columns.
 
+use super::cost_table;
 use super::table::{self, Align, Cell, Room, Table};
 use crate::number::counted;
 use crate::report::{Report, Tone};
@@ -34,6 +35,14 @@ pub fn render(report: &Report, color: Color) -> String {
         line(&row);
     }
     line("");
+    let work = cost_table::work(report, Room::Narrow);
+    if !work.rows.is_empty() {
+        line("Where the time to first token goes, one pass:");
+        for row in layout(&work, color) {
+            line(&row);
+        }
+        line("");
+    }
     for finding in &report.findings {
         line(&paint_tone(&printable(&finding.text), finding.tone, color));
     }

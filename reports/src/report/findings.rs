@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Rescoring, SlowerCall};
+use super::{PrefixReuse, Rescoring, SlowerCall};
 use crate::grid::Grid;
 use crate::number::{count, counted, duration, factor};
 use crate::record::RunManifest;
@@ -36,13 +36,18 @@ pub(super) struct Facts<'a> {
     pub(super) grid: &'a Grid<'a>,
     pub(super) summary: &'a Summary,
     pub(super) rescoring: &'a [Rescoring],
+    pub(super) prefix_reuse: &'a [PrefixReuse],
 }
+
+/// A cache that gives this share of its ideal is as good as can be measured.
+const NEAR_IDEAL: f64 = 0.9;
 
 /// Findings in the order of importance.
 pub(super) fn findings(facts: &Facts, slower: &[SlowerCall]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     findings.extend(facts.summary.speedup_vs_cold.iter().filter_map(against_cold));
     findings.extend(stacking(facts));
+    findings.extend(facts.prefix_reuse.iter().filter_map(reused));
     findings.extend(facts.rescoring.iter().map(scored));
     findings.extend(exactness(facts.summary));
     findings.extend(structure(facts.summary));
@@ -132,8 +137,28 @@ fn stack_verdict(facts: &Facts, single: &str, stacked: &str) -> Option<Finding> 
     Some(Finding { tone, text })
 }
 
+/// What reuse gave, beside what it could have given.
+fn reused(row: &PrefixReuse) -> Option<Finding> {
+    let (without, measured) = (row.without_cache.as_ref()?, row.measured?);
+    let ideal = match row.ideal_with_attention {
+        Some(ratio) => format!("{}, or {} with attention counted", factor(row.ideal), factor(ratio)),
+        None => factor(row.ideal),
+    };
+    let tone = if row.share_of_ideal? >= NEAR_IDEAL { Tone::Good } else { Tone::Neutral };
+    let prefill = match row.measured_prefill.filter(|_| row.scores) {
+        Some(ratio) => format!(", its prefill {}", factor(ratio)),
+        None => String::new(),
+    };
+    let text = format!(
+        "The prefix cache makes {} {} faster than {without}{prefill}; prefilling each token once would give {ideal}.",
+        row.arm,
+        factor(measured)
+    );
+    Some(Finding { tone, text })
+}
+
 fn scored(row: &Rescoring) -> Finding {
-    let Rescoring { arm, tokens_scored, n_events, n_events_again, tokens_again } = row;
+    let Rescoring { arm, tokens_scored, n_events, n_events_again, .. } = row;
     let events = counted(*n_events, "scoring");
     if *n_events_again == 0 {
         let text = format!(
@@ -143,11 +168,11 @@ fn scored(row: &Rescoring) -> Finding {
         return Finding { tone: Tone::Neutral, text };
     }
     let text = format!(
-        "{arm} scored {} tokens in {events} of tool messages; {} of these scorings, about {} tokens, had been done by an \
-         earlier call.",
+        "{arm} scored {} tokens in {events} of tool messages; {} of these scorings, {} tokens, had been done by an earlier \
+         call.",
         count(*tokens_scored),
         count(*n_events_again as f64),
-        count(*tokens_again),
+        row.tokens_again_words(),
     );
     Finding { tone: Tone::Bad, text }
 }

@@ -2,18 +2,26 @@
 //! terminal, the Markdown and the HTML page never disagree.
 
 mod calls;
+mod cost_model;
+mod cost_words;
 mod energy;
 mod findings;
+mod prefix_reuse;
 mod rescoring;
 mod stages;
 mod throttling;
 mod validity;
 
 pub use calls::{CallCell, CallRow, Failure, SlowerCall};
+pub use cost_model::{
+    AloneFit, ArmCost, BatchFrom, BreakEven, CallCosts, Coefficient, CostModel, TokenCosts,
+};
+pub(crate) use cost_words::coefficient;
 pub use energy::{EnergyRow, LOOSE_SHARE};
 pub use findings::{Finding, Tone};
-pub use rescoring::Rescoring;
-pub use stages::{CacheSplit, StageRow};
+pub use prefix_reuse::PrefixReuse;
+pub use rescoring::{Again, Rescoring};
+pub use stages::{CacheSplit, Part, StageRow};
 pub use throttling::Throttling;
 pub use validity::CodeCount;
 
@@ -46,6 +54,10 @@ pub struct Report {
     pub cache_splits: Vec<CacheSplit>,
     /// Per arm with compression: what was scored, and what of it again.
     pub rescoring: Vec<Rescoring>,
+    /// Per arm with a cache: what reuse could have given, and what it gave.
+    pub prefix_reuse: Vec<PrefixReuse>,
+    /// The model of cost fitted to the run.
+    pub cost_model: Option<CostModel>,
     /// One row per session and call, each with one cell per arm.
     pub calls: Vec<CallRow>,
     /// Calls that an arm made slower than `cold`.
@@ -88,16 +100,27 @@ impl Report {
         let energy = energy::rows(&manifest, &grid, &summary);
         let executions = executions(&grid);
         let throttling = throttling::count_samples(&manifest, &telemetry, &executions, summary.arms.len());
-        let facts =
-            findings::Facts { manifest: &manifest, grid: &grid, summary: &summary, rescoring: &rescoring };
+        let cost_model = cost_model::model(&grid, &rescoring);
+        let prefix_reuse = prefix_reuse::rows(&manifest, &grid, cost_model.as_ref());
+        let facts = findings::Facts {
+            manifest: &manifest,
+            grid: &grid,
+            summary: &summary,
+            rescoring: &rescoring,
+            prefix_reuse: &prefix_reuse,
+        };
         let mut findings = findings::findings(&facts, &slower);
+        findings.extend(cost_model.iter().flat_map(cost_words::findings));
         findings.extend(energy::finding(&energy));
         findings.extend(throttling.finding(summary.arms.iter().map(|row| row.arm.as_str())));
         let mut notes = findings::notes(&facts);
+        notes.extend(cost_model.iter().flat_map(cost_words::notes));
         notes.extend(energy::notes(&manifest, &energy));
         Self {
             n_repeats: grid.n_repeats(),
             stages: stages::rows(&grid),
+            prefix_reuse,
+            cost_model,
             cache_splits: stages::cache_splits(&grid),
             failures: calls::failures(&grid),
             codes: validity::counts(&grid),

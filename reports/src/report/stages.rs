@@ -16,6 +16,61 @@ pub struct StageRow {
     pub total_ms: Option<f64>,
 }
 
+/// What a stage serves: the stages of TTFT in six groups, in the order of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Messages to token ids: `render`, `tokenize`.
+    Text,
+    /// Moving weights, apart from all work with them: `target_park`, `drafter_load`, `target_load`.
+    Reload,
+    /// The drafter at work: `score`, `select`.
+    Scoring,
+    /// The prefix cache: `lookup`, `restore`.
+    Cache,
+    /// The target at work: `prefill`, `first_token`.
+    Target,
+    /// What no stage claims.
+    Unexplained,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 6] =
+        [Self::Text, Self::Reload, Self::Scoring, Self::Cache, Self::Target, Self::Unexplained];
+
+    /// The word in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Reload => "reload",
+            Self::Scoring => "scoring",
+            Self::Cache => "cache",
+            Self::Target => "target",
+            Self::Unexplained => "unexplained",
+        }
+    }
+
+    /// The part of a stage.
+    pub fn of(stage: &str) -> Self {
+        match stage {
+            "render" | "tokenize" => Self::Text,
+            "target_park" | "drafter_load" | "target_load" => Self::Reload,
+            "score" | "select" => Self::Scoring,
+            "lookup" | "restore" => Self::Cache,
+            "prefill" | "first_token" => Self::Target,
+            _ => Self::Unexplained,
+        }
+    }
+}
+
+impl StageRow {
+    /// Milliseconds of a part over one pass; `None` where the arm has none of its stages.
+    pub fn part_ms(&self, part: Part) -> Option<f64> {
+        let stages = self.spans_ms.iter().filter(|(name, _)| Part::of(name) == part);
+        stages.filter_map(|(_, ms)| *ms).reduce(|sum, ms| sum + ms)
+    }
+}
+
 /// Calls of an arm by cache state: two populations that an average hides.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CacheSplit {

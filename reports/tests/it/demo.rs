@@ -35,7 +35,15 @@ impl Demo {
     pub fn manifest(&self) -> RunManifest {
         let arm = |name: &&str| -> Map<String, Value> {
             let cache = if name.starts_with("cache") { "on" } else { "off" };
-            json!({"name": name, "cache": cache, "keep_ratio": 0.1}).as_object().cloned().unwrap_or_default()
+            let compression = match *name {
+                "cold" | "cache-only" => "none",
+                "warm" | "cache+rescore" => "rescore",
+                _ => "freeze",
+            };
+            json!({"name": name, "cache": cache, "compression": compression, "keep_ratio": 0.1})
+                .as_object()
+                .cloned()
+                .unwrap_or_default()
         };
         let session = |&(id, calls): &(&str, u32)| SessionRef {
             session_id: id.into(),

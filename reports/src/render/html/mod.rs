@@ -2,6 +2,7 @@
 //! Everything from outside goes through maud's escaping; only the plots and the style sheet, both made here, do not.
 
 mod calls;
+mod cost;
 mod setup;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -37,7 +38,9 @@ pub fn render(report: &Report, plots: &[(Plot, String)]) -> String {
                     @for (plot, svg) in plots {
                         figure { (PreEscaped(inline(svg))) figcaption { (plot.caption()) } }
                     }
+                    (cost::work(report))
                     (stages(report))
+                    (cost::model(report))
                     (slower(report))
                     (energy(report))
                     (checks(report))
