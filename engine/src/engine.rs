@@ -167,6 +167,9 @@ impl Engine {
         let n_written = if outcome.is_ok() { ready.tokens.len() } else { n_hit };
         arm.cache.close(&prompt, sequence, n_written)?;
         let generated = outcome?;
+        if let Some(compressor) = &mut arm.compressor {
+            compressor.sync()?;
+        }
 
         let keeps_prefixes = arm.cache.keeps_prefixes();
         let exact = match request.verify {

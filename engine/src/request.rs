@@ -2,6 +2,7 @@
 //! data; this module knows no device, no model and no clock.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +72,35 @@ pub enum ScoreRope {
     Nope,
 }
 
+/// Which layers of the drafter are scored. What stands above the last of them is not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreLayers {
+    /// Every layer, as the first published version did.
+    All,
+    /// The middle band: layers `n / 3` to `ceil(2 n / 3)` of `n`, the end excluded. Retrieval heads stand there; the
+    /// maximum over all layers is ruled by heads that look at positions and sinks.
+    Mid,
+}
+
+impl ScoreLayers {
+    /// The scored layers of a model of `n_layers`; at least one.
+    pub const fn of(self, n_layers: usize) -> Range<usize> {
+        match self {
+            Self::All => 0..n_layers,
+            Self::Mid => n_layers / 3..(2 * n_layers).div_ceil(3),
+        }
+    }
+}
+
+/// Where in the drafter scores are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScorePlace {
+    /// Which layers.
+    pub layers: ScoreLayers,
+    /// Before or after RoPE.
+    pub rope: ScoreRope,
+}
+
 /// What the chunks of a message are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreBy {
@@ -79,6 +109,42 @@ pub enum ScoreBy {
     /// The drafter, asked by the user's goal and the tool call that made the message; they are put after it for the
     /// score alone.
     Birth,
+    /// Chance, without a model: a hash of the text.
+    Random {
+        /// Another seed draws other chunks.
+        seed: u64,
+    },
+    /// The distance from the ends, without a model.
+    HeadTail,
+}
+
+/// What is kept of a message, given its chunks from the best to the worst.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// The best chunks, joined with nothing between them, as the first published version did.
+    Compat,
+    /// The lines around the best chunks, with a line that says how much was left out where something was.
+    Lines(LineRules),
+}
+
+/// What line selection keeps beside the best chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineRules {
+    /// Places that are kept whatever their score.
+    pub floor: Floor,
+    /// Drafter tokens that a message may always keep: one of no more stays as it is.
+    pub keep_floor_tokens: u64,
+    /// Tools whose messages stay as they are, without regard to case.
+    pub verbatim_tools: Vec<String>,
+}
+
+/// Places that are kept whatever their score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// None.
+    None,
+    /// First and last lines, failures, places in files, heads of hunks, keys of a JSON object, words of the call.
+    Structural,
 }
 
 /// What happens to requests that carry tool definitions.
@@ -104,12 +170,14 @@ pub enum UserFallback {
 pub struct CompressionSettings {
     /// Score on every call, or once per message.
     pub policy: CompressionPolicy,
-    /// Share of 32-token chunks kept, in thousandths (1 to 1000; 1000 keeps all).
+    /// Share kept, of 32-token chunks or of tokens as the selection has it, in thousandths (1 to 1000; 1000 keeps all).
     pub keep_permille: u32,
     /// What chunks are ranked by.
     pub score_by: ScoreBy,
-    /// Scores before or after RoPE.
-    pub score_rope: ScoreRope,
+    /// Where scores are taken.
+    pub score_place: ScorePlace,
+    /// What is kept of a message.
+    pub selection: Selection,
     /// Raw prompt tokens under which a call is not compressed.
     pub threshold_tokens: u64,
     /// Requests with tool definitions.

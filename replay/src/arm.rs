@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::compression::{CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreRope, WithTools};
+use crate::compression::{
+    CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, WithTools,
+};
 use crate::error::ReplayError;
 
 /// Most arms in one run, built-in and named by the user.
@@ -93,8 +95,18 @@ pub struct ArmDefaults {
     pub threshold_tokens: u64,
     /// What chunks are ranked by; the policy's own when absent.
     pub score_by: Option<ScoreBy>,
-    /// Scores before or after RoPE; after when absent.
+    /// Which layers of the drafter are scored; all when absent.
+    pub score_layers: Option<ScoreLayers>,
+    /// Scores before or after RoPE; as the layers ask when absent.
     pub score_rope: Option<ScoreRope>,
+    /// What is kept of a message; as policy and score ask when absent.
+    pub selection: Option<Selection>,
+    /// Drafter tokens that a message may always keep.
+    pub keep_floor_tokens: u64,
+    /// Tools whose messages stay as they are.
+    pub verbatim_tools: Vec<String>,
+    /// Seed of random scores.
+    pub seed: u64,
     /// Requests that carry tool definitions; as the score asks when absent.
     pub with_tools: Option<WithTools>,
     /// Prompts without a tool message.
@@ -124,8 +136,16 @@ pub struct ArmSpec {
     pub keep_ratio: Option<f64>,
     /// What chunks are ranked by; the run's by default.
     pub score_by: Option<ScoreBy>,
+    /// Which layers of the drafter are scored; the run's by default.
+    pub score_layers: Option<ScoreLayers>,
     /// Scores before or after RoPE; the run's by default.
     pub score_rope: Option<ScoreRope>,
+    /// What is kept of a message; the run's by default.
+    pub selection: Option<Selection>,
+    /// Drafter tokens that a message may always keep; the run's by default.
+    pub keep_floor: Option<u64>,
+    /// Tools whose messages stay as they are; the run's by default.
+    pub verbatim_tools: Option<Vec<String>>,
     /// Threshold in raw prompt tokens; the run's by default.
     pub compress_threshold: Option<u64>,
     /// Requests with tool definitions; the run's by default.
@@ -147,13 +167,17 @@ const fn cache_off() -> Cache {
     Cache::Off
 }
 
-/// The built-in arms: compression x cache x rewrite, and what each stands for.
-const TABLE: [(&str, Compression, Cache, Rewrite, &str); 6] = [
+/// A built-in arm: name, compression x cache x rewrite, a control's score, and what it stands for.
+type Row = (&'static str, Compression, Cache, Rewrite, Option<ScoreBy>, &'static str);
+
+/// The built-in arms.
+const TABLE: [Row; 8] = [
     (
         "cold",
         Compression::None,
         Cache::Off,
         Rewrite::None,
+        None,
         "the baseline: every call prefills its whole prompt",
     ),
     (
@@ -161,23 +185,49 @@ const TABLE: [(&str, Compression, Cache, Rewrite, &str); 6] = [
         Compression::Rescore,
         Cache::Off,
         Rewrite::None,
+        None,
         "compression alone, every tool message scored on every call",
     ),
-    ("cache-only", Compression::None, Cache::On, Rewrite::None, "prefix cache alone"),
+    ("cache-only", Compression::None, Cache::On, Rewrite::None, None, "prefix cache alone"),
     (
         "cache+compression",
         Compression::Freeze,
         Cache::On,
         Rewrite::None,
+        None,
         "the stack: each tool message frozen at birth",
     ),
-    ("cache+rescore", Compression::Rescore, Cache::On, Rewrite::None, "the anti-stack, kept as a control"),
+    (
+        "cache+rescore",
+        Compression::Rescore,
+        Cache::On,
+        Rewrite::None,
+        None,
+        "the anti-stack, kept as a control",
+    ),
     (
         "freeze-only",
         Compression::Freeze,
         Cache::Off,
         Rewrite::None,
+        None,
         "the memo of frozen messages without a cache",
+    ),
+    (
+        "random",
+        Compression::Freeze,
+        Cache::On,
+        Rewrite::None,
+        Some(ScoreBy::Random),
+        "control of the drafter: chunks drawn by chance, same budget",
+    ),
+    (
+        "head-tail",
+        Compression::Freeze,
+        Cache::On,
+        Rewrite::None,
+        Some(ScoreBy::HeadTail),
+        "control of the drafter: first and last chunks, same budget",
     ),
 ];
 
@@ -188,14 +238,18 @@ pub const DEFAULT_ARMS: [&str; 4] = ["cold", "warm", "cache-only", "cache+compre
 pub fn built_in() -> Vec<ArmSpec> {
     TABLE
         .iter()
-        .map(|&(name, compression, cache, rewrite, stands_for)| ArmSpec {
+        .map(|&(name, compression, cache, rewrite, score_by, stands_for)| ArmSpec {
             name: name.to_owned(),
             compression,
             cache,
             rewrite,
             keep_ratio: None,
-            score_by: None,
+            score_by,
+            score_layers: None,
             score_rope: None,
+            selection: None,
+            keep_floor: None,
+            verbatim_tools: None,
             compress_threshold: None,
             with_tools: None,
             user_fallback: None,
@@ -279,7 +333,11 @@ impl ArmSpec {
         let set = [
             ("keep_ratio", self.keep_ratio.is_some()),
             ("score_by", self.score_by.is_some()),
+            ("score_layers", self.score_layers.is_some()),
             ("score_rope", self.score_rope.is_some()),
+            ("selection", self.selection.is_some()),
+            ("keep_floor", self.keep_floor.is_some()),
+            ("verbatim_tools", self.verbatim_tools.is_some()),
             ("compress_threshold", self.compress_threshold.is_some()),
             ("with_tools", self.with_tools.is_some()),
             ("user_fallback", self.user_fallback.is_some()),
@@ -287,6 +345,18 @@ impl ArmSpec {
         match set.iter().find(|(_, is_set)| *is_set) {
             Some((key, _)) if self.compression == Compression::None => {
                 Err(format!("arm `{}`: {key} is set but compression is \"none\"", self.name))
+            }
+            _ => self.check_lines(),
+        }
+    }
+
+    /// Line selection alone has a floor of tokens and tools that it leaves alone.
+    fn check_lines(&self) -> Result<(), String> {
+        let set =
+            [("keep_floor", self.keep_floor.is_some()), ("verbatim_tools", self.verbatim_tools.is_some())];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) if self.selection == Some(Selection::Compat) => {
+                Err(format!("arm `{}`: {key} is set but selection is \"compat\"", self.name))
             }
             _ => Ok(()),
         }
@@ -306,12 +376,22 @@ impl ArmSpec {
     /// The knobs: the arm's own, else the run's, else what the policy asks for.
     fn settings(&self, policy: Policy, defaults: &ArmDefaults) -> CompressionSettings {
         let score_by = self.score_by.or(defaults.score_by).unwrap_or(ScoreBy::under(policy));
+        let score_layers = self.score_layers.or(defaults.score_layers).unwrap_or_default();
+        let score_rope = self.score_rope.or(defaults.score_rope).unwrap_or(ScoreRope::under(score_layers));
+        let selection = self.selection.or(defaults.selection).unwrap_or(Selection::under(policy, score_by));
+        let has_lines = selection != Selection::Compat;
+        let verbatim_tools = self.verbatim_tools.as_ref().unwrap_or(&defaults.verbatim_tools);
         let with_tools = self.with_tools.or(defaults.with_tools);
         CompressionSettings {
             policy,
             keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
             score_by,
-            score_rope: self.score_rope.or(defaults.score_rope).unwrap_or(ScoreRope::Rope),
+            score_seed: (score_by == ScoreBy::Random).then_some(defaults.seed),
+            score_layers,
+            score_rope,
+            selection,
+            keep_floor_tokens: has_lines.then_some(self.keep_floor.unwrap_or(defaults.keep_floor_tokens)),
+            verbatim_tools: if has_lines { verbatim_tools.clone() } else { Vec::new() },
             threshold_tokens: self.compress_threshold.unwrap_or(defaults.threshold_tokens),
             with_tools: with_tools.unwrap_or(WithTools::under(score_by)),
             user_fallback: self.user_fallback.unwrap_or(defaults.user_fallback).under(policy),

@@ -24,6 +24,10 @@ pub enum ScoreBy {
     OwnTail,
     /// The drafter, asked by the user's goal and the tool call that made the message.
     Birth,
+    /// Chance, without a model: a control.
+    Random,
+    /// The distance from the ends, without a model: a control.
+    HeadTail,
 }
 
 impl ScoreBy {
@@ -47,6 +51,53 @@ pub enum ScoreRope {
     Nope,
 }
 
+/// What is kept of a message, given its chunks from the best to the worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// The best chunks, joined with nothing between them, as the first published version did.
+    #[default]
+    Compat,
+    /// The whole lines around the best chunks, with a marker line where something was left out.
+    Lines,
+    /// As lines, and whatever their score: ends, failures, places in files, heads of hunks, keys of a JSON object, words
+    /// of the tool call.
+    Structural,
+}
+
+impl Selection {
+    /// Where nobody says it: the first published version where every call is scored anew, else lines with their floor;
+    /// without it where the score is a control, since the floor would keep what chance does not.
+    pub const fn under(policy: Policy, score_by: ScoreBy) -> Self {
+        match (policy, score_by) {
+            (Policy::Rescore, _) => Self::Compat,
+            (Policy::Freeze, ScoreBy::OwnTail | ScoreBy::Birth) => Self::Structural,
+            (Policy::Freeze, ScoreBy::Random | ScoreBy::HeadTail) => Self::Lines,
+        }
+    }
+}
+
+/// Which layers of the drafter are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoreLayers {
+    /// Every layer, as the first published version did.
+    #[default]
+    All,
+    /// The middle band, a third of the layers; those above it are not run.
+    Mid,
+}
+
+impl ScoreRope {
+    /// Where nobody says it: a middle band was found to retrieve before RoPE.
+    pub const fn under(layers: ScoreLayers) -> Self {
+        match layers {
+            ScoreLayers::All => Self::Rope,
+            ScoreLayers::Mid => Self::Nope,
+        }
+    }
+}
+
 /// What happens to requests that carry tool definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -59,11 +110,12 @@ pub enum WithTools {
 
 impl WithTools {
     /// Where nobody says it: the first published version left such requests alone, since a score that knows no task may
-    /// drop what the next tool call needs. A score that is asked by the task has no such reason.
+    /// drop what the next tool call needs. A score that is asked by the task has no such reason, and controls are read
+    /// beside it.
     pub const fn under(score_by: ScoreBy) -> Self {
         match score_by {
             ScoreBy::OwnTail => Self::Bypass,
-            ScoreBy::Birth => Self::Compress,
+            ScoreBy::Birth | ScoreBy::Random | ScoreBy::HeadTail => Self::Compress,
         }
     }
 }
@@ -106,13 +158,28 @@ impl FallbackChoice {
 pub struct CompressionSettings {
     /// Score on every call, or once per message.
     pub policy: Policy,
-    /// Share of 32-token chunks kept, in thousandths (1 to 1000).
+    /// Share kept, of 32-token chunks or of tokens as the selection has it, in thousandths (1 to 1000).
     pub keep_permille: u32,
     /// What the chunks are ranked by.
     #[serde(default)]
     pub score_by: ScoreBy,
+    /// Seed of random scores; absent for others.
+    #[serde(default)]
+    pub score_seed: Option<u64>,
+    /// Which layers of the drafter are scored.
+    #[serde(default)]
+    pub score_layers: ScoreLayers,
     /// Scores before or after RoPE.
     pub score_rope: ScoreRope,
+    /// What is kept of a message.
+    #[serde(default)]
+    pub selection: Selection,
+    /// Drafter tokens that a message may always keep; absent under the compat selection, which has no such floor.
+    #[serde(default)]
+    pub keep_floor_tokens: Option<u64>,
+    /// Tools whose messages stay as they are; none under the compat selection.
+    #[serde(default)]
+    pub verbatim_tools: Vec<String>,
     /// Raw prompt tokens under which a call is not compressed.
     pub threshold_tokens: u64,
     /// Requests that carry tool definitions.

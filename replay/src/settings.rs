@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arm::{ArmDefaults, Residency};
 use crate::backend::{FidelityCheck, Sampling, Verify};
-use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
+use crate::compression::{FallbackChoice, ScoreBy, ScoreLayers, ScoreRope, Selection, WithTools};
 
 /// Compression threshold of a run over sessions that the user names, raw prompt tokens.
 pub const THRESHOLD_TOKENS: u64 = 32_000;
@@ -19,6 +19,10 @@ pub const THRESHOLD_TOKENS: u64 = 32_000;
 pub const THRESHOLD_TOKENS_BUNDLED: u64 = 1;
 /// Share of chunks kept, in thousandths.
 pub const KEEP_PERMILLE: u32 = 50;
+/// Drafter tokens that a message may always keep where lines are selected.
+pub const KEEP_FLOOR_TOKENS: u64 = 512;
+/// Tools whose messages stay as they are where lines are selected: what they did is short, and told once.
+pub const VERBATIM_TOOLS: &str = "Edit,MultiEdit,Write,NotebookEdit,apply_patch";
 /// Most tokens generated per call.
 pub const MAX_NEW_TOKENS: u32 = 32;
 /// Most tokens that a call may be asked to generate.
@@ -187,9 +191,21 @@ pub struct Settings {
     /// What chunks are ranked by; each arm's own when absent.
     #[serde(default)]
     pub score_by: Option<ScoreBy>,
+    /// Which layers of the drafter are scored; each arm's own when absent.
+    #[serde(default)]
+    pub score_layers: Option<ScoreLayers>,
     /// Scores before or after RoPE; each arm's own when absent.
     #[serde(default)]
     pub score_rope: Option<ScoreRope>,
+    /// What is kept of a message; each arm's own when absent.
+    #[serde(default)]
+    pub selection: Option<Selection>,
+    /// Drafter tokens that a message may always keep where lines are selected.
+    #[serde(default)]
+    pub keep_floor_tokens: u64,
+    /// Tools whose messages stay as they are where lines are selected.
+    #[serde(default)]
+    pub verbatim_tools: Vec<String>,
     /// Requests that carry tool definitions; each arm's own when absent.
     pub with_tools: Option<WithTools>,
     /// Prompts without a tool message.
@@ -219,7 +235,12 @@ impl Settings {
             keep_permille: self.keep_permille,
             threshold_tokens: self.compress_threshold_tokens,
             score_by: self.score_by,
+            score_layers: self.score_layers,
             score_rope: self.score_rope,
+            selection: self.selection,
+            keep_floor_tokens: self.keep_floor_tokens,
+            verbatim_tools: self.verbatim_tools.clone(),
+            seed: self.seed,
             with_tools: self.with_tools,
             user_fallback: self.user_fallback,
             residency: self.residency,

@@ -9,28 +9,31 @@ use std::borrow::Cow;
 
 use transcripts::message::{Message, Part, Role};
 
-use crate::compress::freeze::{FreezeKey, FreezeStore, Frozen, KeyParts, OpenReport};
-use crate::compress::query::Birth;
+use crate::compress::freeze::{FreezeStore, OpenReport};
+use crate::compress::frozen::{FreezeKey, Frozen, KeyParts};
+use crate::compress::query::{Birth, births};
 use crate::compress::select::SelectParams;
 use crate::error::EngineError;
 use crate::model_source::Model;
-use crate::request::{CompressionPolicy, CompressionSettings, ScoreBy, UserFallback, WithTools};
+use crate::request::{
+    CompressionPolicy, CompressionSettings, Floor, LineRules, ScoreBy, Selection, UserFallback, WithTools,
+};
 
 /// A message that has to be scored, with every place where the same message stands.
-pub struct Candidate {
+pub struct Candidate<'a> {
     /// The text to score.
     pub text: String,
-    /// What the score asks about; `None` asks about the text's own tail.
-    pub birth: Option<Birth>,
+    /// What it was made for, where score or selection looks at that and the history says it.
+    pub birth: Option<Birth<'a>>,
     key: FreezeKey,
     indices: Vec<usize>,
 }
 
 /// What is known of a prompt's messages before scoring.
 #[derive(Default)]
-pub struct Plan {
+pub struct Plan<'a> {
     /// To be scored, in the order of the prompt.
-    pub unseen: Vec<Candidate>,
+    pub unseen: Vec<Candidate<'a>>,
     decided: Vec<(usize, Frozen)>,
     /// Messages whose frozen form came from the memo.
     pub frozen_hits: u64,
@@ -110,17 +113,18 @@ impl Compressor {
     ///
     /// # Errors
     /// The memo's file cannot be written.
-    pub fn plan(
+    pub fn plan<'a>(
         &mut self,
-        messages: &[&Message],
+        messages: &[&'a Message],
         tools: &[serde_json::Value],
         raw_tokens: usize,
-    ) -> Result<Plan, EngineError> {
+    ) -> Result<Plan<'a>, EngineError> {
         let open = self.gate_is_open(tools, raw_tokens);
         let mut plan = Plan::default();
-        for index in self.candidates(messages) {
+        let mut births = births(messages);
+        for index in self.candidates(messages, &births) {
             let text = messages[index].flat_text();
-            let birth = self.birth(messages, index);
+            let birth = births[index].take().filter(|_| self.looks_at_birth());
             let key = self.key(messages[index], &text, birth.as_ref());
             let frozen = match self.settings.policy {
                 CompressionPolicy::Rescore => None,
@@ -145,6 +149,14 @@ impl Compressor {
         Ok(plan)
     }
 
+    /// Waits until what was frozen is on the disk; for after the call.
+    ///
+    /// # Errors
+    /// The memo's file cannot be written.
+    pub fn sync(&mut self) -> Result<(), EngineError> {
+        self.store.sync()
+    }
+
     /// Takes the scores' outcome, one per unseen candidate in order, and writes the messages as they are sent.
     ///
     /// # Errors
@@ -152,7 +164,7 @@ impl Compressor {
     pub fn apply<'a>(
         &mut self,
         messages: &[&'a Message],
-        plan: Plan,
+        plan: Plan<'a>,
         outcomes: Vec<Frozen>,
     ) -> Result<Compressed<'a>, EngineError> {
         assert_eq!(plan.unseen.len(), outcomes.len(), "one outcome per candidate");
@@ -182,28 +194,38 @@ impl Compressor {
         !bypassed && raw_tokens as u64 >= self.settings.threshold_tokens
     }
 
-    /// Indices of the messages that may be compressed: tool messages, else the last user message if so set.
-    fn candidates(&self, messages: &[&Message]) -> Vec<usize> {
-        let tools: Vec<usize> = (0..messages.len()).filter(|&i| messages[i].role == Role::Tool).collect();
-        if !tools.is_empty() || self.settings.user_fallback == UserFallback::Off {
-            return tools;
+    /// Indices of the messages that may be compressed: those of tools, save the tools whose messages stay; else the last
+    /// user message if so set.
+    fn candidates(&self, messages: &[&Message], births: &[Option<Birth<'_>>]) -> Vec<usize> {
+        let of_tools = (0..messages.len()).filter(|&index| messages[index].role == Role::Tool);
+        if self.settings.user_fallback == UserFallback::LastUser && of_tools.clone().next().is_none() {
+            return messages.iter().rposition(|message| message.role == Role::User).into_iter().collect();
         }
-        messages.iter().rposition(|message| message.role == Role::User).into_iter().collect()
+        let stays = |index: usize| match &self.settings.selection {
+            Selection::Compat => false,
+            Selection::Lines(rules) => {
+                let of_call = || births[index].as_ref()?.call().map(|call| &call.name);
+                let tool = messages[index].name.as_ref().or_else(of_call);
+                tool.is_some_and(|tool| {
+                    rules.verbatim_tools.iter().any(|stays| stays.eq_ignore_ascii_case(tool))
+                })
+            }
+        };
+        of_tools.filter(|&index| !stays(index)).collect()
     }
 
-    /// What the message was made for, where the score asks about that.
-    fn birth(&self, messages: &[&Message], index: usize) -> Option<Birth> {
-        match self.settings.score_by {
-            ScoreBy::Birth if messages[index].role == Role::Tool => Birth::of(messages, index),
-            ScoreBy::Birth | ScoreBy::OwnTail => None,
-        }
+    /// Whether what a message was made for decides what is kept of it.
+    fn looks_at_birth(&self) -> bool {
+        let is_asked = self.settings.score_by == ScoreBy::Birth;
+        is_asked
+            || matches!(&self.settings.selection, Selection::Lines(rules) if rules.floor == Floor::Structural)
     }
 
     fn key(&self, message: &Message, text: &str, birth: Option<&Birth>) -> FreezeKey {
         FreezeKey::new(&KeyParts {
             drafter_digest: &self.drafter_digest,
             tokenizer_digest: &self.tokenizer_digest,
-            scoring: &scoring(&self.settings),
+            settings: &written_out(&self.settings),
             select: self.select_params(),
             birth_query_digest: birth.map(|birth| birth.digest(&self.template)).as_ref().map_or(&[], |d| d),
             tool_name: message.name.as_deref().unwrap_or_default(),
@@ -213,21 +235,29 @@ impl Compressor {
 }
 
 /// Adds a candidate, or another place of one that is there already.
-fn add(unseen: &mut Vec<Candidate>, candidate: Candidate) {
+fn add<'a>(unseen: &mut Vec<Candidate<'a>>, candidate: Candidate<'a>) {
     match unseen.iter_mut().find(|known| known.key == candidate.key) {
         Some(known) => known.indices.extend(candidate.indices),
         None => unseen.push(candidate),
     }
 }
 
-/// Every setting beside the selection that decides what is kept, as text for the key.
-fn scoring(settings: &CompressionSettings) -> String {
+/// Every setting beside units and share that decides what is kept, as text for the key. Tools whose messages stay are not
+/// among them: those never come to the memo.
+fn written_out(settings: &CompressionSettings) -> String {
+    let selection = match &settings.selection {
+        Selection::Compat => "compat".to_owned(),
+        Selection::Lines(LineRules { floor, keep_floor_tokens, .. }) => {
+            format!("lines floor={floor:?} least={keep_floor_tokens}")
+        }
+    };
     format!(
-        "by={:?} rope={:?} threshold={} tools={:?} fallback={:?}",
+        "by={:?} layers={:?} rope={:?} selection={selection} threshold={} tools={:?} fallback={:?}",
         settings.score_by,
-        settings.score_rope,
+        settings.score_place.layers,
+        settings.score_place.rope,
         settings.threshold_tokens,
         settings.with_tools,
-        settings.user_fallback
+        settings.user_fallback,
     )
 }

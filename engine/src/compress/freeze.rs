@@ -6,116 +6,28 @@
 //! ```text
 //! header   magic "RPRSMEMO", schema u32
 //! record   length u32, !length u32, payload, first 16 bytes of BLAKE3(payload)
-//! payload  key [32], 0                                                     verbatim
-//!          key [32], 1, tokens_raw u64, tokens_kept u64, (start u64, end u64)*    compressed
+//! payload  key [32], 0                              verbatim
+//!          key [32], form, digest [16], tokens_raw u64, tokens_kept u64, (start u64, end u64)*
+//! form     1 kept parts joined, 2 with markers between them
+//! digest   first 16 bytes of BLAKE3(the text that is sent)
 //! ```
 //! Numbers are little-endian. The complement tells a damaged length from a record that was cut short by a crash: the
 //! second is dropped on opening, the first is set aside for inspection, and neither is ever believed.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::compress::select::SelectParams;
-use crate::digest;
+use crate::compress::elision::Form;
+use crate::compress::frozen::{FreezeKey, Frozen, SCHEMA};
 use crate::error::EngineError;
-
-/// Version of keys, values and file. A change of the scoring or selection code that changes what is kept raises it.
-pub const SCHEMA: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"RPRSMEMO";
 const HEADER_BYTES: usize = 12;
 const HEAD_BYTES: usize = 8;
 const CHECKSUM_BYTES: usize = 16;
-
-/// Everything that decides what is kept of a message.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyParts<'a> {
-    /// Digest of the drafter's weights and configuration.
-    pub drafter_digest: &'a str,
-    /// Digest of the drafter's tokenizer.
-    pub tokenizer_digest: &'a str,
-    /// Parameters of the score, written out: layers, position encoding, key type, kernels.
-    pub scoring: &'a str,
-    /// Parameters of the selection.
-    pub select: SelectParams,
-    /// Digest of the text that the score asked about; empty if it asked about nothing but the message's own tail.
-    pub birth_query_digest: &'a [u8],
-    /// Name of the tool that made the message; empty if it has none.
-    pub tool_name: &'a str,
-    /// The message as it came.
-    pub raw: &'a str,
-}
-
-/// Address of a frozen message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FreezeKey([u8; 32]);
-
-impl FreezeKey {
-    /// The key of these parts under this [`SCHEMA`]; a change of any of them gives another.
-    pub fn new(parts: &KeyParts<'_>) -> Self {
-        let fields: [&[u8]; 10] = [
-            &SCHEMA.to_le_bytes(),
-            parts.drafter_digest.as_bytes(),
-            parts.tokenizer_digest.as_bytes(),
-            parts.scoring.as_bytes(),
-            &parts.select.keep_permille.to_le_bytes(),
-            &(parts.select.chunk as u64).to_le_bytes(),
-            &(parts.select.pool as u64).to_le_bytes(),
-            parts.birth_query_digest,
-            parts.tool_name.as_bytes(),
-            parts.raw.as_bytes(),
-        ];
-        Self(digest::of_fields("reprise engine 2026 frozen message", &fields))
-    }
-}
-
-/// What a message became when it was first seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frozen {
-    /// Sent as it came.
-    Verbatim,
-    /// Sent as the kept parts, joined with nothing between them.
-    Compressed {
-        /// Kept bytes of the raw message: ascending, not empty, not overlapping.
-        ranges: Vec<Range<usize>>,
-        /// Drafter tokens of the raw message.
-        tokens_raw: u64,
-        /// Drafter tokens kept.
-        tokens_kept: u64,
-    },
-}
-
-impl Frozen {
-    /// The text that stands in the prompt for `raw`.
-    ///
-    /// # Errors
-    /// [`EngineError::FrozenMismatch`] if a kept range does not lie in `raw` at character boundaries.
-    pub fn text<'a>(&self, raw: &'a str) -> Result<Cow<'a, str>, EngineError> {
-        let Self::Compressed { ranges, .. } = self else { return Ok(Cow::Borrowed(raw)) };
-        let mut kept = String::new();
-        for range in ranges {
-            let Some(part) = raw.get(range.clone()) else {
-                let detail =
-                    format!("bytes {range:?} are no whole characters of a text of {} bytes", raw.len());
-                return Err(EngineError::FrozenMismatch { detail });
-            };
-            kept.push_str(part);
-        }
-        Ok(Cow::Owned(kept))
-    }
-
-    /// Whether the fields hold together, whatever the text.
-    fn is_well_formed(&self) -> bool {
-        let Self::Compressed { ranges, tokens_raw, tokens_kept } = self else { return true };
-        let ascending = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
-        ascending && ranges.iter().all(|range| range.start < range.end) && tokens_kept <= tokens_raw
-    }
-}
 
 /// What opening a memo file found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,7 +70,7 @@ impl FreezeStore {
             Err(TryLockError::Error(source)) => return Err(EngineError::io(path, "lock", source)),
         }
         let size = file.metadata().map_err(io("read the size of"))?.len();
-        let mut log = Log { path: path.to_owned(), file, len: 0, state: LogState::Clean };
+        let mut log = Log { path: path.to_owned(), file, len: 0, synced_len: size, state: LogState::Clean };
         let mut reader = BufReader::new(log.file.try_clone().map_err(io("read"))?);
         let mut memo = HashMap::new();
         let mut report = OpenReport::default();
@@ -195,8 +107,8 @@ impl FreezeStore {
         self.memo.get(key)
     }
 
-    /// Freezes a message and, with a file, hands the record to the operating system before it returns. The first value
-    /// of a key stays: a second one is dropped.
+    /// Freezes a message and, with a file, hands the record to the operating system before it returns; [`Self::sync`]
+    /// has it put on the disk. The first value of a key stays: a second one is dropped.
     ///
     /// # Errors
     /// [`EngineError::FrozenMismatch`] if the ranges are no frozen form; nothing is stored then.
@@ -219,6 +131,15 @@ impl FreezeStore {
         }
     }
 
+    /// Waits until everything that was frozen is on the disk, so that it outlives a crash of the machine, not of the
+    /// process alone. Does nothing if it is there.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`].
+    pub fn sync(&mut self) -> Result<(), EngineError> {
+        self.log.as_mut().map_or(Ok(()), Log::sync)
+    }
+
     /// Frozen messages.
     pub fn len(&self) -> usize {
         self.memo.len()
@@ -237,6 +158,8 @@ struct Log {
     file: File,
     /// Bytes of the file that hold whole records.
     len: u64,
+    /// Bytes of them that are on the disk.
+    synced_len: u64,
     state: LogState,
 }
 
@@ -286,6 +209,15 @@ impl Log {
         };
         write().map_err(|source| EngineError::io(&self.path, "write", source))?;
         self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Waits for the disk, if something was written since the last time.
+    fn sync(&mut self) -> Result<(), EngineError> {
+        if self.synced_len != self.len {
+            self.file.sync_data().map_err(|source| EngineError::io(&self.path, "sync", source))?;
+            self.synced_len = self.len;
+        }
         Ok(())
     }
 
@@ -350,11 +282,15 @@ fn checksum(payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
 }
 
 fn encode_record(key: &FreezeKey, frozen: &Frozen) -> Result<Vec<u8>, EngineError> {
-    let mut payload = key.0.to_vec();
+    let mut payload = key.bytes().to_vec();
     match frozen {
         Frozen::Verbatim => payload.push(0),
-        Frozen::Compressed { ranges, tokens_raw, tokens_kept } => {
-            payload.push(1);
+        Frozen::Compressed { ranges, form, text_digest, tokens_raw, tokens_kept } => {
+            payload.push(match form {
+                Form::Joined => 1,
+                Form::Marked => 2,
+            });
+            payload.extend_from_slice(text_digest);
             let ends = ranges.iter().flat_map(|range| [range.start as u64, range.end as u64]);
             for word in [*tokens_raw, *tokens_kept].into_iter().chain(ends) {
                 payload.extend_from_slice(&word.to_le_bytes());
@@ -371,22 +307,23 @@ fn encode_record(key: &FreezeKey, frozen: &Frozen) -> Result<Vec<u8>, EngineErro
 
 fn decode_payload(payload: &[u8]) -> Option<(FreezeKey, Frozen)> {
     let (key, value) = payload.split_first_chunk()?;
-    let (tag, value) = value.split_first()?;
-    let (words, []) = value.as_chunks() else { return None };
-    let mut words = words.iter().map(|&word| u64::from_le_bytes(word));
-    let frozen = match tag {
-        0 => Frozen::Verbatim,
-        1 => {
-            let (tokens_raw, tokens_kept) = (words.next()?, words.next()?);
-            let mut ranges = Vec::with_capacity(words.len() / 2);
-            while let Some(start) = words.next() {
-                ranges.push(usize::try_from(start).ok()?..usize::try_from(words.next()?).ok()?);
-            }
-            Frozen::Compressed { ranges, tokens_raw, tokens_kept }
-        }
+    let key = FreezeKey::from_bytes(*key);
+    let form = match value.split_first()? {
+        (0, rest) => return rest.is_empty().then_some((key, Frozen::Verbatim)),
+        (1, _) => Form::Joined,
+        (2, _) => Form::Marked,
         _ => return None,
     };
-    (words.next().is_none() && frozen.is_well_formed()).then_some((FreezeKey(*key), frozen))
+    let (text_digest, words) = value[1..].split_first_chunk()?;
+    let (words, []) = words.as_chunks() else { return None };
+    let mut words = words.iter().map(|&word| u64::from_le_bytes(word));
+    let (tokens_raw, tokens_kept) = (words.next()?, words.next()?);
+    let mut ranges = Vec::with_capacity(words.len() / 2);
+    while let Some(start) = words.next() {
+        ranges.push(usize::try_from(start).ok()?..usize::try_from(words.next()?).ok()?);
+    }
+    let frozen = Frozen::Compressed { ranges, form, text_digest: *text_digest, tokens_raw, tokens_kept };
+    frozen.is_well_formed().then_some((key, frozen))
 }
 
 #[cfg(test)]
@@ -400,9 +337,10 @@ mod tests {
         let path = folder.path().join("memo");
         std::fs::write(&path, [&header()[..], b"half a record"].concat()).unwrap();
         let read_only = File::open(&path).unwrap();
-        let log = Log { path: path.clone(), file: read_only, len: 12, state: LogState::Clean };
+        let log =
+            Log { path: path.clone(), file: read_only, len: 12, synced_len: 12, state: LogState::Clean };
         let mut store = FreezeStore { log: Some(log), ..FreezeStore::default() };
-        let keys = [1, 2, 3, 4].map(|byte| FreezeKey([byte; 32]));
+        let keys = [1, 2, 3, 4].map(|byte| FreezeKey::from_bytes([byte; 32]));
         let writable = || File::options().append(true).open(&path).unwrap();
         let failed = store.insert(keys[0], Frozen::Verbatim).unwrap_err().to_string();
         assert!(failed.contains("cannot write"), "{failed}");

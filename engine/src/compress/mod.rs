@@ -1,9 +1,22 @@
 //! Which messages are compressed, and to what: score, select, freeze. `compressor` decides per message, `scorer` runs a
 //! batch through the drafter.
 
-pub mod compressor;
-pub mod freeze;
+// Score.
+pub mod control;
 pub mod query;
 pub mod score;
-pub mod scorer;
+
+// Select.
+pub mod floor;
+pub mod lines;
 pub mod select;
+pub mod structural;
+
+// Freeze.
+pub mod elision;
+pub mod freeze;
+pub mod frozen;
+
+// What brings them together.
+pub mod compressor;
+pub mod scorer;

@@ -6,6 +6,8 @@
 //! Source: stacking design A+; the goal as a hint at the time of a tool's output is that of SWE-Pruner
 //! (arXiv 2601.16746).
 
+use std::rc::Rc;
+
 use transcripts::message::{Message, Role, ToolCall};
 
 use crate::chat::{ChatTemplate, Generation, Thinking};
@@ -20,39 +22,54 @@ const GOAL_BYTES_MAX: usize = 8 << 10;
 
 /// Why a tool message was made, as far as the messages before it say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Birth {
+pub struct Birth<'a> {
     /// Start of the last message of a user before it; empty if there is none.
-    goal: String,
+    goal: Rc<str>,
     /// The call that it answers.
-    call: Option<ToolCall>,
+    call: Option<&'a ToolCall>,
 }
 
-impl Birth {
-    /// What the messages before `index` say about the tool message there; `None` if they hold neither a goal nor its
-    /// call. A message that a client put on the user's side counts only where no user spoke.
-    pub fn of(messages: &[&Message], index: usize) -> Option<Self> {
-        let before = &messages[..index];
-        let spoken =
-            |message: &&&Message| message.role == Role::User && !message.flat_text().trim().is_empty();
-        let by_person = before.iter().rev().filter(spoken).find(|message| !message.synthetic);
-        let goal = by_person.or_else(|| before.iter().rev().find(spoken));
-        let goal = goal.map(|message| head(message.flat_text())).unwrap_or_default();
-        // A result belongs to the nearest turn that made calls; an id that is older was used twice.
-        let caller = before.iter().rev().find(|message| !message.tool_calls.is_empty());
-        let id = messages[index].tool_call_id.as_ref();
-        let call = caller.and_then(|message| message.tool_calls.iter().find(|call| Some(&call.id) == id));
-        (!goal.is_empty() || call.is_some()).then(|| Self { goal, call: call.cloned() })
+/// For each message what the ones before it say of its birth; `None` for other messages than a tool's, and where they hold
+/// neither a goal nor the call. A message that a client put on the user's side counts only where no user spoke.
+pub fn births<'a>(messages: &[&'a Message]) -> Vec<Option<Birth<'a>>> {
+    let mut by_person: Option<Rc<str>> = None;
+    let mut by_client: Option<Rc<str>> = None;
+    let mut caller: &[ToolCall] = &[];
+    let mut births = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut birth = None;
+        match message.role {
+            Role::User => {
+                let text = message.flat_text();
+                if !text.trim().is_empty() {
+                    let spoken = if message.synthetic { &mut by_client } else { &mut by_person };
+                    *spoken = Some(head(text).into());
+                }
+            }
+            // A result belongs to the nearest turn that made calls; an id that is older was used twice.
+            Role::Assistant if !message.tool_calls.is_empty() => caller = &message.tool_calls,
+            Role::Tool => {
+                let goal = by_person.as_ref().or(by_client.as_ref()).cloned().unwrap_or_default();
+                let call = caller.iter().find(|call| Some(&call.id) == message.tool_call_id.as_ref());
+                birth = (!goal.is_empty() || call.is_some()).then_some(Birth { goal, call });
+            }
+            Role::System | Role::Assistant => {}
+        }
+        births.push(birth);
     }
+    births
+}
 
+impl<'a> Birth<'a> {
     /// The tool call, if the history holds it.
-    pub const fn call(&self) -> Option<&ToolCall> {
-        self.call.as_ref()
+    pub const fn call(&self) -> Option<&'a ToolCall> {
+        self.call
     }
 
     /// Digest of everything that the query is made from under `template`; with the tokenizer, which cuts the goal, it
     /// names the query without rendering it.
     pub fn digest(&self, template: &str) -> [u8; 32] {
-        let call = self.call.as_ref().map_or([""; 3], |call| ["call", &call.name, &call.arguments]);
+        let call = self.call.map_or([""; 3], |call| ["call", &call.name, &call.arguments]);
         let fields = [template, &self.goal, call[0], call[1], call[2]].map(str::as_bytes);
         digest::of_fields("reprise engine 2026 birth query", &fields)
     }
@@ -64,7 +81,7 @@ impl Birth {
     pub fn query(&self, chat: &ChatTemplate, tokenizer: &Tokenizer) -> Result<String, EngineError> {
         let (_, bytes) = tokenizer.encode_with_offsets(&self.goal)?;
         let end = bytes.get(GOAL_TOKENS_MAX).map_or(self.goal.len(), |next| next.start);
-        Ok(birth_query(chat, &self.goal[..end], self.call.as_ref()))
+        Ok(birth_query(chat, &self.goal[..end], self.call))
     }
 }
 

@@ -4,12 +4,17 @@
 use std::ops::Range;
 
 use crate::compress::compressor::Candidate;
-use crate::compress::freeze::Frozen;
+use crate::compress::control;
+use crate::compress::elision::{Form, MARKER};
+use crate::compress::floor::forced;
+use crate::compress::frozen::Frozen;
+use crate::compress::lines::units;
 use crate::compress::score::tail_scores;
-use crate::compress::select::{MIN_SCORED, SelectParams, kept_bytes, select};
+use crate::compress::select::{MIN_SCORED, SelectParams, kept_bytes, ranked_chunks, select};
+use crate::compress::structural::{Budget, select_lines};
 use crate::device::Device;
 use crate::error::EngineError;
-use crate::request::{CompressionSettings, Residency};
+use crate::request::{CompressionSettings, Floor, LineRules, Residency, ScoreBy, Selection};
 use crate::residency::Resident;
 use crate::spans::{Stage, StageClock};
 
@@ -38,11 +43,12 @@ pub struct Scored {
 
 /// A text in the drafter's tokens.
 struct Tokenized<'a> {
-    text: &'a str,
-    /// Tokens of the text, then those of the query.
-    tokens: Vec<u32>,
-    /// Bytes of `text` that each of its tokens comes from.
+    candidate: &'a Candidate<'a>,
+    /// Bytes of the text that each of its tokens comes from.
     bytes: Vec<Range<usize>>,
+    /// What the drafter has to read: the tokens of the text, then those of its query. Nothing where the outcome does not
+    /// depend on it.
+    read: Vec<u32>,
 }
 
 impl Scorer<'_> {
@@ -50,12 +56,16 @@ impl Scorer<'_> {
     ///
     /// # Errors
     /// A model cannot be loaded, or a text cannot be tokenised.
-    pub fn score(&mut self, candidates: &[Candidate], clock: &mut StageClock) -> Result<Scored, EngineError> {
+    pub fn score(
+        &mut self,
+        candidates: &[Candidate<'_>],
+        clock: &mut StageClock,
+    ) -> Result<Scored, EngineError> {
         let texts: Vec<Tokenized<'_>> =
             candidates.iter().map(|candidate| self.tokenize(candidate, clock)).collect::<Result<_, _>>()?;
-        if texts.iter().all(Tokenized::is_decided) {
-            let outcomes = vec![Frozen::Verbatim; texts.len()];
-            return Ok(Scored { outcomes, tokens: 0 });
+        if texts.iter().all(|text| text.read.is_empty()) {
+            let outcome = |text| clock.run(Stage::Select, || self.unread(text));
+            return Ok(Scored { outcomes: texts.iter().map(outcome).collect::<Result<_, _>>()?, tokens: 0 });
         }
         if self.residency == Residency::Parked {
             clock.run(Stage::TargetPark, || self.target.park());
@@ -74,17 +84,31 @@ impl Scorer<'_> {
     /// belongs to both.
     fn tokenize<'a>(
         &self,
-        candidate: &'a Candidate,
+        candidate: &'a Candidate<'a>,
         clock: &mut StageClock,
     ) -> Result<Tokenized<'a>, EngineError> {
         let model = self.drafter.model();
-        let text = candidate.text.as_str();
-        let (mut tokens, bytes) = clock.run(Stage::Tokenize, || model.tokenizer.encode_with_offsets(text))?;
-        if let Some(birth) = &candidate.birth {
+        let (mut read, bytes) =
+            clock.run(Stage::Tokenize, || model.tokenizer.encode_with_offsets(&candidate.text))?;
+        let is_asked = matches!(self.settings.score_by, ScoreBy::OwnTail | ScoreBy::Birth);
+        if !is_asked || self.stays(bytes.len()) {
+            read.clear();
+        } else if let (ScoreBy::Birth, Some(birth)) = (self.settings.score_by, &candidate.birth) {
             let query = clock.run(Stage::Render, || birth.query(&model.chat, &model.tokenizer))?;
-            tokens.extend(clock.run(Stage::Tokenize, || model.tokenizer.encode(&query))?);
+            read.extend(clock.run(Stage::Tokenize, || model.tokenizer.encode(&query))?);
         }
-        Ok(Tokenized { text, tokens, bytes })
+        Ok(Tokenized { candidate, bytes, read })
+    }
+
+    /// Whether a text of `n` tokens stays as it is, whatever its scores.
+    fn stays(&self, n: usize) -> bool {
+        let may_keep_all = match &self.settings.selection {
+            Selection::Compat => false,
+            Selection::Lines(rules) => {
+                n as u64 <= rules.keep_floor_tokens || self.settings.keep_permille >= 1000
+            }
+        };
+        n < MIN_SCORED || may_keep_all
     }
 
     fn score_loaded(
@@ -99,39 +123,86 @@ impl Scorer<'_> {
         let dtype = self.drafter.kv_dtype(self.device);
         let mut scored = Scored::default();
         for text in texts {
-            let score = || tail_scores(&drafter, dtype, &text.tokens, self.settings.score_rope);
-            let scores = match text.is_decided() {
+            let score = || tail_scores(&drafter, dtype, &text.read, self.settings.score_place);
+            let scores = match text.read.is_empty() {
                 true => None,
                 false => clock.run_on(self.device, Stage::Score, score)?,
             };
-            let Some(scores) = scores else {
-                scored.outcomes.push(Frozen::Verbatim);
-                continue;
+            scored.tokens += text.read.len() as u64;
+            let select = || match scores {
+                Some(scores) => self.select(text, &scores[..text.bytes.len()]),
+                None => self.unread(text),
             };
-            scored.tokens += text.tokens.len() as u64;
-            scored.outcomes.push(clock.run(Stage::Select, || self.select(text, &scores)));
+            scored.outcomes.push(clock.run(Stage::Select, select)?);
         }
         Ok(scored)
     }
 
-    /// What is kept of a text, by the scores of its tokens and its query's.
-    fn select(&self, Tokenized { text, bytes, .. }: &Tokenized<'_>, scores: &[f32]) -> Frozen {
-        let n = bytes.len();
-        let selection = select(&scores[..n], &SelectParams::keep(self.settings.keep_permille));
-        if selection.kept == n {
-            return Frozen::Verbatim;
-        }
-        Frozen::Compressed {
-            ranges: kept_bytes(text, bytes, &selection.ranges),
-            tokens_raw: n as u64,
-            tokens_kept: selection.kept as u64,
+    /// What is kept of a text that the drafter did not read.
+    fn unread(&self, text: &Tokenized<'_>) -> Result<Frozen, EngineError> {
+        let n = text.bytes.len();
+        match self.settings.score_by {
+            _ if self.stays(n) => Ok(Frozen::Verbatim),
+            ScoreBy::Random { seed } => {
+                self.select(text, &control::random(&text.candidate.text, n, SelectParams::CHUNK, seed))
+            }
+            ScoreBy::HeadTail => self.select(text, &control::head_tail(n)),
+            ScoreBy::OwnTail | ScoreBy::Birth => Ok(Frozen::Verbatim),
         }
     }
-}
 
-impl Tokenized<'_> {
-    /// Too short to be scored: it stays verbatim.
-    fn is_decided(&self) -> bool {
-        self.bytes.len() < MIN_SCORED
+    /// Units and share of the selection. Smoothing would favour the ends of a text that is scored by chance, since their
+    /// chunks have one neighbour to be averaged with.
+    fn params(&self) -> SelectParams {
+        let params = SelectParams::keep(self.settings.keep_permille);
+        match self.settings.score_by {
+            ScoreBy::OwnTail | ScoreBy::Birth => params,
+            ScoreBy::Random { .. } | ScoreBy::HeadTail => SelectParams { pool: 1, ..params },
+        }
+    }
+
+    /// What is kept of a text, by the scores of its tokens.
+    fn select(&self, text: &Tokenized<'_>, scores: &[f32]) -> Result<Frozen, EngineError> {
+        let params = self.params();
+        match &self.settings.selection {
+            Selection::Compat => {
+                let selection = select(scores, &params);
+                if selection.kept == scores.len() {
+                    return Ok(Frozen::Verbatim);
+                }
+                let raw = &text.candidate.text;
+                let ranges = kept_bytes(raw, &text.bytes, &selection.ranges);
+                let tokens = [scores.len() as u64, selection.kept as u64];
+                Frozen::compressed(raw, ranges, Form::Joined, tokens)
+            }
+            Selection::Lines(rules) => self.select_lines(text, &ranked_chunks(scores, &params), rules),
+        }
+    }
+
+    fn select_lines(
+        &self,
+        text: &Tokenized<'_>,
+        ranked: &[usize],
+        rules: &LineRules,
+    ) -> Result<Frozen, EngineError> {
+        let tokenizer = &self.drafter.model().tokenizer;
+        let params = self.params();
+        let Candidate { text: raw, birth, .. } = text.candidate;
+        let call = birth.as_ref().and_then(|birth| birth.call());
+        let forced = match rules.floor {
+            Floor::None => Vec::new(),
+            Floor::Structural => forced(raw, call.map(|call| call.arguments.as_str())),
+        };
+        let n = text.bytes.len();
+        let budget = Budget {
+            tokens: Budget::of_text(n, &params, rules.keep_floor_tokens as usize),
+            marker_tokens: tokenizer.encode(MARKER)?.len(),
+        };
+        let units = units(raw, &text.bytes, params.chunk);
+        let kept = select_lines(&units, &forced, ranked, params.chunk, budget);
+        if kept.tokens == n {
+            return Ok(Frozen::Verbatim);
+        }
+        Frozen::compressed(raw, kept.ranges, Form::Marked, [n as u64, kept.tokens as u64])
     }
 }

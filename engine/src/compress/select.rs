@@ -60,9 +60,18 @@ pub fn smooth(scores: &[f32], pool: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Chooses the chunks to keep: `n_keep = max(1, n_chunks * keep_permille / 1000)`, by score descending, then index
-/// ascending. The score of a chunk is the mean of the smoothed scores of its own tokens. A score that is not a number
-/// counts as 0.
+/// Chunks of `params.chunk` tokens from the best to the worst: by score descending, then index ascending. The score of a
+/// chunk is the mean of the smoothed scores of its own tokens. A score that is not a number counts as 0.
+pub fn ranked_chunks(scores: &[f32], params: &SelectParams) -> Vec<usize> {
+    let smoothed = smooth(scores, params.pool);
+    let ranked: Vec<i64> =
+        smoothed.chunks(params.chunk.max(1)).map(|own| quantise(mean(own.iter().copied()))).collect();
+    let mut order: Vec<usize> = (0..ranked.len()).collect();
+    order.sort_unstable_by_key(|&index| (Reverse(ranked[index]), index));
+    order
+}
+
+/// Chooses the chunks to keep: the first `max(1, n_chunks * keep_permille / 1000)` of [`ranked_chunks`].
 pub fn select(scores: &[f32], params: &SelectParams) -> Selection {
     let n = scores.len();
     let chunk = params.chunk.max(1);
@@ -72,10 +81,7 @@ pub fn select(scores: &[f32], params: &SelectParams) -> Selection {
         return Selection { ranges, n_chunks, n_keep: n_chunks, kept: n };
     }
     let n_keep = (n_chunks as u64 * u64::from(params.keep_permille) / 1000).max(1) as usize;
-    let smoothed = smooth(scores, params.pool);
-    let ranked: Vec<i64> = smoothed.chunks(chunk).map(|own| quantise(mean(own.iter().copied()))).collect();
-    let mut order: Vec<usize> = (0..n_chunks).collect();
-    order.sort_unstable_by_key(|&index| (Reverse(ranked[index]), index));
+    let mut order = ranked_chunks(scores, params);
     order.truncate(n_keep);
     order.sort_unstable();
     let ranges = merge(order.into_iter().map(|index| index * chunk..n.min((index + 1) * chunk)));
@@ -108,7 +114,7 @@ fn quantise(score: f64) -> i64 {
 }
 
 /// Joins ranges that overlap or touch; they come ordered by start.
-fn merge(ranges: impl IntoIterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+pub(crate) fn merge(ranges: impl IntoIterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
         match merged.last_mut() {

@@ -10,7 +10,7 @@ use engine::kv::cache::KvCache;
 use engine::model::qwen3::Pass;
 use engine::model_source::ModelSource;
 use engine::request::{
-    ArmSettings, CachePolicy, CacheState, CompressionPolicy, EngineOptions, Residency, Response, ScoreRope,
+    ArmSettings, CachePolicy, CacheState, CompressionPolicy, EngineOptions, Residency, Response,
 };
 use engine::residency::Resident;
 use engine::sample::{Sampler, Sampling};
@@ -19,6 +19,7 @@ use transcripts::message::{Message, Role};
 use crate::golden::{Tensors, pico};
 use crate::logits::distance;
 use crate::requests::{arm, ask, logits};
+use crate::score::PLACES;
 
 const ROOMY: u64 = 64 << 20;
 
@@ -166,21 +167,21 @@ fn decode_agrees_with_prefill() {
 #[test]
 fn scores_are_those_of_the_cpu_within_bf16() {
     let tokens: Vec<u32> = (0..150).map(|i| i * 61 % 2000).collect();
-    let source = ModelSource::parse("synthetic:nano-drafter").unwrap();
-    let scores = |choice: DeviceChoice, rope| {
+    let source = ModelSource::parse("synthetic:nano").unwrap();
+    let scores = |choice: DeviceChoice, place| {
         let device = Device::open(&choice, None, CudaOptions::DEFAULT).unwrap();
         let mut drafter = Resident::open(&source).unwrap();
         drafter.load(&device).unwrap();
         let dtype = drafter.kv_dtype(&device);
-        tail_scores(&drafter.on(&device).unwrap(), dtype, &tokens, rope).unwrap().unwrap()
+        tail_scores(&drafter.on(&device).unwrap(), dtype, &tokens, place).unwrap().unwrap()
     };
-    for rope in [ScoreRope::Rope, ScoreRope::Nope] {
-        let want = scores(DeviceChoice::Cpu, rope);
+    for place in PLACES {
+        let want = scores(DeviceChoice::Cpu, place);
         for cuda in devices() {
-            let got = scores(DeviceChoice::Opened(cuda.clone()), rope);
+            let got = scores(DeviceChoice::Opened(cuda.clone()), place);
             let error: f32 = want.iter().zip(&got).map(|(w, g)| (w - g).powi(2)).sum();
             let signal: f32 = want.iter().map(|w| w.powi(2)).sum();
-            assert!(error / signal < 1e-3, "{rope:?}: {}", error / signal);
+            assert!(error / signal < 1e-3, "{place:?}: {}", error / signal);
         }
     }
 }

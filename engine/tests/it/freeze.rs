@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use engine::compress::freeze::{FreezeKey, FreezeStore, Frozen, KeyParts, OpenReport, SCHEMA};
+use engine::compress::elision::Form;
+use engine::compress::freeze::{FreezeStore, OpenReport};
+use engine::compress::frozen::{FreezeKey, Frozen, KeyParts, SCHEMA};
 use engine::compress::select::SelectParams;
 use engine::error::EngineError;
 use proptest::collection::vec;
@@ -12,7 +14,7 @@ use proptest::prelude::*;
 const PARTS: KeyParts<'static> = KeyParts {
     drafter_digest: "drafter",
     tokenizer_digest: "tokenizer",
-    scoring: "rope, all layers",
+    settings: "rope, all layers",
     select: SelectParams::keep(50),
     birth_query_digest: b"",
     tool_name: "read",
@@ -26,7 +28,7 @@ fn key(raw: &str) -> FreezeKey {
 /// A frozen form that keeps the bytes from each first to each second number.
 fn compressed(ranges: &[(usize, usize)]) -> Frozen {
     let ranges = ranges.iter().map(|&(start, end)| start..end).collect();
-    Frozen::Compressed { ranges, tokens_raw: 100, tokens_kept: 7 }
+    Frozen::Compressed { ranges, form: Form::Joined, text_digest: [3; 16], tokens_raw: 100, tokens_kept: 7 }
 }
 
 fn folder() -> (tempfile::TempDir, PathBuf) {
@@ -69,7 +71,7 @@ fn a_change_of_any_part_is_a_miss() {
     let changed = [
         KeyParts { drafter_digest: "Drafter", ..PARTS },
         KeyParts { tokenizer_digest: "Tokenizer", ..PARTS },
-        KeyParts { scoring: "nope, all layers", ..PARTS },
+        KeyParts { settings: "nope, all layers", ..PARTS },
         select(SelectParams { keep_permille: 51, ..PARTS.select }),
         select(SelectParams { chunk: 31, ..PARTS.select }),
         select(SelectParams { pool: 5, ..PARTS.select }),
@@ -93,22 +95,42 @@ fn a_change_of_any_part_is_a_miss() {
 }
 
 #[test]
-fn the_frozen_text_is_the_kept_parts() {
+fn the_frozen_text_is_the_kept_parts_in_their_form() {
+    let raw = "aé€🦀";
+    let frozen = |ranges: &[(usize, usize)], form| {
+        let ranges = ranges.iter().map(|&(start, end)| start..end).collect();
+        Frozen::compressed(raw, ranges, form, [100, 7])
+    };
     assert_eq!(Frozen::Verbatim.text("abc").unwrap(), Cow::Borrowed("abc"));
+    let kept = frozen(&[(0, 3), (6, 10)], Form::Joined).unwrap();
+    assert_eq!(kept.text(raw).unwrap(), "aé🦀");
+    assert_eq!(frozen(&[], Form::Joined).unwrap().text(raw).unwrap(), "");
     assert_eq!(
-        compressed(&[(0, 2), (4, 8)]).text("aé€🦀").unwrap_err().to_string().matches("0..2").count(),
-        1
+        frozen(&[(0, 3), (6, 10)], Form::Marked).unwrap().text(raw).unwrap(),
+        "aé\n[... 1 character elided ...]\n🦀"
     );
-    assert_eq!(compressed(&[(0, 3), (6, 10)]).text("aé€🦀").unwrap(), "aé🦀");
-    assert_eq!(compressed(&[]).text("abc").unwrap(), "");
-    assert!(matches!(compressed(&[(0, 3), (3, 5)]).text("abcd"), Err(EngineError::FrozenMismatch { .. })));
+    let cut = frozen(&[(0, 2), (6, 10)], Form::Joined).unwrap_err().to_string();
+    assert!(cut.contains("0..2"), "{cut}");
+
+    for other in ["aé€🦀 and more", "bé€🦀", "aé", ""] {
+        let refused = kept.text(other);
+        let is_prefix = other.starts_with(raw);
+        assert_eq!(refused.is_ok(), is_prefix, "the digest is of what is sent: {other}");
+        assert!(is_prefix || matches!(refused, Err(EngineError::FrozenMismatch { .. })));
+    }
 }
 
 #[test]
 fn what_is_no_frozen_form_is_not_stored() {
     let (_folder, path) = folder();
     let (mut store, _) = FreezeStore::open(&path).unwrap();
-    let more_than_all = Frozen::Compressed { ranges: vec![], tokens_raw: 1, tokens_kept: 2 };
+    let more_than_all = Frozen::Compressed {
+        ranges: vec![],
+        form: Form::Marked,
+        text_digest: [0; 16],
+        tokens_raw: 1,
+        tokens_kept: 2,
+    };
     for wrong in [compressed(&[(3, 3)]), compressed(&[(4, 2)]), compressed(&[(0, 4), (3, 9)]), more_than_all]
     {
         assert!(matches!(store.insert(key("a"), wrong), Err(EngineError::FrozenMismatch { .. })));
@@ -204,7 +226,8 @@ fn record(payload: &[u8]) -> Vec<u8> {
 /// A payload under some key.
 fn payload(tag: u8, words: &[u64]) -> Vec<u8> {
     let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    [&[9; 32][..], &[tag], &words].concat()
+    let digest: &[u8] = if tag == 0 { &[] } else { &[3; 16] };
+    [&[9; 32][..], &[tag], digest, &words].concat()
 }
 
 #[test]
@@ -225,7 +248,9 @@ fn a_record_that_is_whole_but_makes_no_sense_is_damage() {
     let nonsense = [
         vec![],
         vec![9; 32],
+        payload(3, &[5, 4]),
         payload(2, &[]),
+        payload(2, &[5, 4])[..40].to_vec(),
         payload(0, &[1]),
         payload(1, &[5]),
         payload(1, &[5, 4, 1]),
@@ -271,9 +296,10 @@ fn a_length_beyond_the_file_is_not_allocated() {
 fn another_schema_and_another_file_are_refused_untouched() {
     let (_folder, path) = folder();
     let (_, _, mut bytes) = written(&path);
-    bytes[8] = SCHEMA as u8 + 1;
+    let older = (SCHEMA - 1).to_le_bytes();
+    bytes[8..12].copy_from_slice(&older);
     for (file, said) in [
-        (bytes, "schema 2"),
+        (bytes, "a memo of schema 1"),
         (b"{\"type\":\"user\"}".to_vec(), "not a memo"),
         (b"RPRSX".to_vec(), "not a memo"),
     ] {
@@ -281,7 +307,12 @@ fn another_schema_and_another_file_are_refused_untouched() {
         let error = FreezeStore::open(&path).unwrap_err();
         assert!(matches!(error, EngineError::MemoFormat { .. }));
         let words = error.to_string();
-        assert!(words.contains(said) && words.contains("schema 1") && words.contains("memo"), "{words}");
+        assert!(
+            words.contains(said)
+                && words.contains("expected a memo of schema 2")
+                && words.contains("move the file away"),
+            "{words}"
+        );
         assert_eq!(std::fs::read(&path).unwrap(), file);
     }
 }
@@ -321,7 +352,13 @@ proptest! {
             });
             let frozen = match verbatim {
                 true => Frozen::Verbatim,
-                false => Frozen::Compressed { ranges: ranges.collect(), tokens_raw: a.max(b), tokens_kept: a.min(b) },
+                false => Frozen::Compressed {
+                    ranges: ranges.collect(),
+                    form: if a % 2 == 0 { Form::Joined } else { Form::Marked },
+                    text_digest: [a as u8; 16],
+                    tokens_raw: a.max(b),
+                    tokens_kept: a.min(b),
+                },
             };
             store.insert(key(&index.to_string()), frozen.clone()).unwrap();
             entries.push((key(&index.to_string()), frozen));

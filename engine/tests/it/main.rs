@@ -2,12 +2,14 @@
 // A test that cannot get what it needs should stop right there.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod append_only;
 mod chat;
 mod cuda;
 mod freeze;
 mod gguf;
 mod gguf_writer;
 mod golden;
+mod lines;
 mod logits;
 mod model;
 mod prefix;
@@ -15,5 +17,6 @@ mod prefix_model;
 mod query;
 mod requests;
 mod schedule;
+mod score;
 mod select;
 mod tokenizer;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use engine::chat::{ChatTemplate, TemplateOrigin};
-use engine::compress::query::{Birth, GOAL_TOKENS_MAX, birth_query};
+use engine::compress::query::{GOAL_TOKENS_MAX, birth_query, births};
 use engine::engine::Engine;
 use engine::model_source::{Model, ModelSource};
 use engine::request::{ArmSettings, CachePolicy, CompressionPolicy, EngineOptions, ScoreBy};
@@ -30,7 +30,7 @@ fn drafter() -> Model {
 
 fn query_of(messages: &[Message], index: usize, model: &Model) -> Option<String> {
     let messages: Vec<&Message> = messages.iter().collect();
-    Birth::of(&messages, index).map(|birth| birth.query(&model.chat, &model.tokenizer).unwrap())
+    births(&messages).swap_remove(index).map(|birth| birth.query(&model.chat, &model.tokenizer).unwrap())
 }
 
 #[test]
@@ -108,20 +108,20 @@ fn a_long_goal_is_cut_at_a_character_within_the_limit() {
 
 #[test]
 fn the_digest_changes_with_everything_that_the_query_says() {
-    let birth = |goal: &str, arguments: &str| {
+    let digest = |goal: &str, arguments: &str, template: &str| {
         let messages = [Message::text(Role::User, goal), turn(&[call("a", arguments)]), result("a", "x")];
-        Birth::of(&messages.iter().collect::<Vec<_>>(), 2).unwrap()
+        births(&messages.iter().collect::<Vec<_>>())[2].as_ref().unwrap().digest(template)
     };
     let digests = [
-        birth("goal", "{}").digest("template"),
-        birth("goals", "{}").digest("template"),
-        birth("goal", "{ }").digest("template"),
-        birth("goal", "{}").digest("another template"),
+        digest("goal", "{}", "template"),
+        digest("goals", "{}", "template"),
+        digest("goal", "{ }", "template"),
+        digest("goal", "{}", "another template"),
     ];
     for (i, digest) in digests.iter().enumerate() {
         assert!(digests[i + 1..].iter().all(|other| other != digest));
     }
-    assert_eq!(digests[0], birth("goal", "{}").digest("template"));
+    assert_eq!(digests[0], digest("goal", "{}", "template"));
 }
 
 fn settings(policy: CompressionPolicy, query: ScoreBy) -> ArmSettings {

@@ -8,7 +8,8 @@ use engine::error::EngineError;
 use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState, CompressionPolicy, CompressionSettings, EngineOptions,
-    FinishReason, Request, Residency, Response, ScoreBy, ScoreRope, UserFallback, Verify, WithTools,
+    FinishReason, Request, Residency, Response, ScoreBy, ScoreLayers, ScorePlace, ScoreRope, Selection,
+    UserFallback, Verify, WithTools,
 };
 use engine::sample::Sampling;
 use engine::spans::Stage;
@@ -61,7 +62,8 @@ fn compression(policy: CompressionPolicy) -> CompressionSettings {
         policy,
         keep_permille: 250,
         score_by: ScoreBy::OwnTail,
-        score_rope: ScoreRope::Rope,
+        selection: Selection::Compat,
+        score_place: ScorePlace { layers: ScoreLayers::All, rope: ScoreRope::Rope },
         threshold_tokens: 1,
         with_tools: WithTools::Compress,
         user_fallback: UserFallback::Off,

@@ -11,9 +11,10 @@ use engine::fidelity::{self, Comparison};
 use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState as EngineCacheState, CompressionPolicy,
-    CompressionSettings as EngineCompression, EngineOptions, FinishReason, Request,
-    Residency as EngineResidency, Response, ScoreBy as EngineScoreBy, ScoreRope as EngineRope,
-    UserFallback as EngineFallback, Verify as EngineVerify, WithTools as EngineTools,
+    CompressionSettings as EngineCompression, EngineOptions, FinishReason, Floor, LineRules, Request,
+    Residency as EngineResidency, Response, ScoreBy as EngineScoreBy, ScoreLayers as EngineLayers,
+    ScorePlace, ScoreRope as EngineRope, Selection as EngineSelection, UserFallback as EngineFallback,
+    Verify as EngineVerify, WithTools as EngineTools,
 };
 use engine::residency::Resident;
 use engine::sample::Sampling as EngineSampling;
@@ -26,7 +27,9 @@ use crate::backend::{
     ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling,
     StageTimes, Verify,
 };
-use crate::compression::{CompressionSettings, Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
+use crate::compression::{
+    CompressionSettings, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback, WithTools,
+};
 use crate::settings::{DeviceChoice, Settings};
 use crate::validity::{Finish, Thinking};
 
@@ -67,7 +70,8 @@ fn warm_up(engine: &mut Engine) {
         policy: CompressionPolicy::Rescore,
         keep_permille: 500,
         score_by: EngineScoreBy::OwnTail,
-        score_rope: EngineRope::Rope,
+        score_place: ScorePlace { layers: EngineLayers::All, rope: EngineRope::Rope },
+        selection: EngineSelection::Compat,
         threshold_tokens: 0,
         with_tools: EngineTools::Compress,
         user_fallback: EngineFallback::LastUser,
@@ -247,11 +251,20 @@ fn compression(settings: &CompressionSettings) -> EngineCompression {
         score_by: match settings.score_by {
             ScoreBy::OwnTail => EngineScoreBy::OwnTail,
             ScoreBy::Birth => EngineScoreBy::Birth,
+            ScoreBy::Random => EngineScoreBy::Random { seed: settings.score_seed.unwrap_or_default() },
+            ScoreBy::HeadTail => EngineScoreBy::HeadTail,
         },
-        score_rope: match settings.score_rope {
-            ScoreRope::Rope => EngineRope::Rope,
-            ScoreRope::Nope => EngineRope::Nope,
+        score_place: ScorePlace {
+            layers: match settings.score_layers {
+                ScoreLayers::All => EngineLayers::All,
+                ScoreLayers::Mid => EngineLayers::Mid,
+            },
+            rope: match settings.score_rope {
+                ScoreRope::Rope => EngineRope::Rope,
+                ScoreRope::Nope => EngineRope::Nope,
+            },
         },
+        selection: selection(settings),
         threshold_tokens: settings.threshold_tokens,
         with_tools: match settings.with_tools {
             WithTools::Bypass => EngineTools::Bypass,
@@ -262,6 +275,21 @@ fn compression(settings: &CompressionSettings) -> EngineCompression {
             UserFallback::Off => EngineFallback::Off,
         },
         freeze_file: settings.freeze_store.clone(),
+    }
+}
+
+fn selection(settings: &CompressionSettings) -> EngineSelection {
+    let lines = |floor| {
+        EngineSelection::Lines(LineRules {
+            floor,
+            keep_floor_tokens: settings.keep_floor_tokens.unwrap_or_default(),
+            verbatim_tools: settings.verbatim_tools.clone(),
+        })
+    };
+    match settings.selection {
+        Selection::Compat => EngineSelection::Compat,
+        Selection::Lines => lines(Floor::None),
+        Selection::Structural => lines(Floor::Structural),
     }
 }
 

@@ -9,7 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use crate::arm::{self, Arm, Residency};
 use crate::backend::{FidelityCheck, Verify};
 use crate::cli::size;
-use crate::compression::{FallbackChoice, ScoreBy, ScoreRope, WithTools};
+use crate::compression::{FallbackChoice, ScoreBy, ScoreLayers, ScoreRope, Selection, WithTools};
 use crate::error::ReplayError;
 use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
 
@@ -48,7 +48,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
     /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze), cache
-    /// (on, off), keep_ratio, score_by (own-tail, birth), score_rope (rope, nope), compress_threshold, with_tools (bypass,
+    /// (on, off), keep_ratio, score_by (own-tail, birth, random, head-tail), score_layers (all, mid), score_rope (rope,
+    /// nope), selection (compat, lines, structural), keep_floor, verbatim_tools, compress_threshold, with_tools (bypass,
     /// compress), user_fallback, residency and stands_for; what a table leaves out takes the run's value
     #[arg(long, value_name = "FILE", help_heading = "What runs")]
     pub arm_file: Option<PathBuf>,
@@ -87,21 +88,36 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Sessions")]
     pub include_subagents: bool,
 
-    /// Share of each compressed message's 32-token chunks to keep
+    /// Share of each compressed message to keep, of its 32-token chunks or, where lines are selected, of its tokens
     #[arg(long, value_name = "RATIO", default_value = "0.05", value_parser = keep_ratio, help_heading = "Compression")]
     pub keep_ratio: KeepRatio,
     /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]
     #[arg(long, value_name = "TOKENS", help_heading = "Compression")]
     pub compress_threshold: Option<u64>,
-    /// What chunks are ranked by: the drafter asked by the user's goal and the tool call (birth), or by the message's own
-    /// last tokens (own-tail) [default: birth where messages are frozen, own-tail where every call is scored anew]
+    /// What chunks are ranked by: the drafter, or a control without a model [default: birth where messages are frozen,
+    /// own-tail where every call is scored anew]
     #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
     pub score_by: Option<ScoreBy>,
-    /// Take the drafter's scores after position rotation or before it [default: rope]
+    /// Score every layer of the drafter, or the middle band alone, which spares running what is above it [default: all]
+    #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
+    pub score_layers: Option<ScoreLayers>,
+    /// Take the drafter's scores after position rotation or before it [default: rope for all layers, nope for mid]
     #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
     pub score_rope: Option<ScoreRope>,
-    /// Compress requests that carry tool definitions, too; the definitions are never touched (the default where chunks
-    /// are ranked by birth)
+    /// What is kept of a message, given its ranked chunks [default: structural where messages are frozen, lines for controls,
+    /// compat where every call is scored anew]
+    #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
+    pub selection: Option<Selection>,
+    /// Drafter tokens that a message may always keep where lines are selected: one of no more stays as it is, and the
+    /// share of a longer one falls with its length down to --keep-ratio
+    #[arg(long, value_name = "TOKENS", default_value_t = settings::KEEP_FLOOR_TOKENS, help_heading = "Compression")]
+    pub keep_floor: u64,
+    /// Tools whose messages stay as they are where lines are selected, without regard to case
+    #[arg(long, value_name = "NAME,...", default_value = settings::VERBATIM_TOOLS, value_delimiter = ',')]
+    #[arg(help_heading = "Compression")]
+    pub verbatim_tools: Vec<String>,
+    /// Compress requests that carry tool definitions, too; the definitions are never touched (the default, save where
+    /// chunks are ranked by own-tail)
     #[arg(long, conflicts_with = "bypass_tools", help_heading = "Compression")]
     pub compress_with_tools: bool,
     /// Send requests that carry tool definitions as they are (the default where chunks are ranked by own-tail)
@@ -189,7 +205,11 @@ impl RunArgs {
             keep_permille: self.keep_ratio.0,
             compress_threshold_tokens: self.compress_threshold.unwrap_or(threshold),
             score_by: self.score_by,
+            score_layers: self.score_layers,
             score_rope: self.score_rope,
+            selection: self.selection,
+            keep_floor_tokens: self.keep_floor,
+            verbatim_tools: self.verbatim_tools.iter().filter(|name| !name.is_empty()).cloned().collect(),
             with_tools: match (self.compress_with_tools, self.bypass_tools) {
                 (true, _) => Some(WithTools::Compress),
                 (false, true) => Some(WithTools::Bypass),

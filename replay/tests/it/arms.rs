@@ -3,7 +3,9 @@
 use std::fs;
 
 use replay::arm::{self, Arm, Cache};
-use replay::compression::{Policy, ScoreBy, ScoreRope, UserFallback, WithTools};
+use replay::compression::{
+    CompressionSettings, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback, WithTools,
+};
 use replay::plan::has_state;
 use replay::settings::Settings;
 
@@ -23,9 +25,10 @@ fn from_file(text: &str) -> Result<Vec<arm::ArmSpec>, String> {
 
 #[test]
 fn the_table_is_compression_by_cache() {
-    let arms = choose(&["cold", "warm", "cache-only", "cache+compression", "cache+rescore", "freeze-only"]);
+    let names: Vec<String> = arm::built_in().into_iter().map(|spec| spec.name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let arms = choose(&names).unwrap();
     let rows: Vec<_> = arms
-        .unwrap()
         .into_iter()
         .map(|arm| {
             let state = has_state(&arm);
@@ -39,6 +42,8 @@ fn the_table_is_compression_by_cache() {
         (Some(Policy::Freeze), Cache::On, true),
         (Some(Policy::Rescore), Cache::On, true),
         (Some(Policy::Freeze), Cache::Off, true),
+        (Some(Policy::Freeze), Cache::On, true),
+        (Some(Policy::Freeze), Cache::On, true),
     ];
     assert_eq!(rows, expected);
 }
@@ -62,10 +67,13 @@ fn what_is_frozen_is_asked_by_its_birth_and_what_is_scored_anew_stays_as_publish
     for compat in settings(&["warm", "cache+rescore"], open.clone()) {
         let knobs = (compat.score_by, compat.score_rope, compat.with_tools);
         assert_eq!(knobs, (ScoreBy::OwnTail, ScoreRope::Rope, WithTools::Bypass));
+        assert_eq!((compat.selection, compat.keep_floor_tokens), (Selection::Compat, None));
+        assert!(compat.verbatim_tools.is_empty());
     }
     for stacked in settings(&["cache+compression", "freeze-only"], open.clone()) {
         let knobs = (stacked.score_by, stacked.score_rope, stacked.with_tools);
         assert_eq!(knobs, (ScoreBy::Birth, ScoreRope::Rope, WithTools::Compress));
+        assert_eq!((stacked.selection, stacked.keep_floor_tokens), (Selection::Structural, Some(0)));
     }
     let asked =
         Settings { score_by: Some(ScoreBy::Birth), score_rope: Some(ScoreRope::Nope), ..open.clone() };
@@ -76,15 +84,50 @@ fn what_is_frozen_is_asked_by_its_birth_and_what_is_scored_anew_stays_as_publish
         WithTools::Compress,
         "what is asked by the task is compressed with tools, too"
     );
+    let band = Settings { score_layers: Some(ScoreLayers::Mid), ..open.clone() };
+    assert_eq!(settings(&["warm"], band)[0].score_rope, ScoreRope::Nope, "a band retrieves before RoPE");
+    let whole = Settings {
+        selection: Some(Selection::Lines),
+        keep_floor_tokens: 9,
+        verbatim_tools: vec!["Edit".to_owned()],
+        ..open.clone()
+    };
+    let warm = &settings(&["warm"], whole)[0];
+    assert_eq!((warm.selection, warm.keep_floor_tokens), (Selection::Lines, Some(9)));
+    assert_eq!(warm.verbatim_tools, ["Edit"]);
     let bypassed = Settings { with_tools: Some(WithTools::Bypass), ..open };
     assert_eq!(settings(&["cache+compression"], bypassed)[0].with_tools, WithTools::Bypass);
+}
+
+#[test]
+fn the_controls_differ_from_the_stack_in_score_and_floor_alone() {
+    let run = Settings { seed: 5, keep_floor_tokens: 64, with_tools: None, ..fixture::settings() };
+    let names = ["cache+compression", "random", "head-tail"].map(str::to_owned);
+    let arms = arm::choose(&names, &[], &run.arm_defaults()).unwrap();
+    let of = |arm: &Arm| arm.compression.clone().unwrap();
+    let stack = of(&arms[0]);
+    for (control, score_by, score_seed) in
+        [(&arms[1], ScoreBy::Random, Some(5)), (&arms[2], ScoreBy::HeadTail, None)]
+    {
+        let selection = Selection::Lines;
+        let expected = CompressionSettings { score_by, score_seed, selection, ..stack.clone() };
+        assert_eq!(of(control), expected);
+        assert_eq!(control.cache, arms[0].cache);
+    }
+    // A run's own choice is for arms that have none.
+    let asked = Settings { score_by: Some(ScoreBy::OwnTail), ..run };
+    let random = &arm::choose(&names[1..2], &[], &asked.arm_defaults()).unwrap()[0];
+    assert_eq!(of(random).score_by, ScoreBy::Random);
 }
 
 #[test]
 fn an_arm_recorded_before_the_knobs_was_scored_as_published() {
     let arm = &choose(&["warm"]).unwrap()[0];
     let mut json = serde_json::to_value(arm).unwrap();
-    json["compression"].as_object_mut().unwrap().remove("score_by").unwrap();
+    for knob in ["score_by", "score_seed", "score_layers", "selection", "keep_floor_tokens", "verbatim_tools"]
+    {
+        json["compression"].as_object_mut().unwrap().remove(knob).unwrap();
+    }
     assert_eq!(&serde_json::from_value::<Arm>(json).unwrap(), arm);
 }
 
@@ -93,7 +136,8 @@ fn names_are_checked() {
     let error = choose(&["cold", "cach-only"]).unwrap_err();
     assert_eq!(
         error,
-        "arm `cach-only`: unknown; known arms are cold, warm, cache-only, cache+compression, cache+rescore, freeze-only"
+        "arm `cach-only`: unknown; known arms are cold, warm, cache-only, cache+compression, cache+rescore, freeze-only, \
+         random, head-tail"
     );
     assert!(choose(&["cold", "cold"]).unwrap_err().contains("given twice"));
     assert!(choose(&[]).unwrap_err().contains("got 0"));
@@ -112,7 +156,11 @@ fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
         cache = "on"
         keep_ratio = 0.25
         score_by = "own-tail"
-        score_rope = "nope"
+        score_layers = "mid"
+        score_rope = "rope"
+        selection = "lines"
+        keep_floor = 3
+        verbatim_tools = ["patch"]
         compress_threshold = 7
         with_tools = "compress"
         user_fallback = "on"
@@ -127,7 +175,9 @@ fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
     let half = arms[1].compression.as_ref().unwrap();
     assert_eq!((half.keep_permille, half.threshold_tokens), (250, 7));
     assert_eq!(half.score_by, ScoreBy::OwnTail);
-    assert_eq!((half.score_rope, half.with_tools), (ScoreRope::Nope, WithTools::Compress));
+    assert_eq!((half.score_layers, half.score_rope), (ScoreLayers::Mid, ScoreRope::Rope));
+    assert_eq!((half.selection, half.keep_floor_tokens), (Selection::Lines, Some(3)));
+    assert_eq!((half.with_tools, &half.verbatim_tools[..]), (WithTools::Compress, &["patch".to_owned()][..]));
     assert_eq!((half.user_fallback, arms[1].residency), (UserFallback::On, arm::Residency::Parked));
 }
 
@@ -147,6 +197,10 @@ fn bad_arm_files_say_what_is_wrong() {
         ),
         ("[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nkeep_ratio = nan\n", "keep_ratio is NaN"),
         ("[[arm]]\nname = \"x\"\nkeep_ratio = 0.5\n", "keep_ratio is set but compression is \"none\""),
+        (
+            "[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nselection = \"compat\"\nkeep_floor = 3\n",
+            "keep_floor is set but selection is \"compat\"",
+        ),
         ("not toml", "expected"),
     ] {
         let error = from_file(text).unwrap_err();

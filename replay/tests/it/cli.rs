@@ -38,7 +38,8 @@ pub fn folder() -> TempDir {
     dir
 }
 
-const SMALL: [&str; 4] = ["--max-new-tokens", "2", "--compress-threshold", "1"];
+/// So that the few words of these sessions are compressed.
+const SMALL: [&str; 6] = ["--max-new-tokens", "2", "--compress-threshold", "1", "--keep-floor", "1"];
 
 pub fn run(folder: &Path, args: &[&str]) -> Output {
     let all: Vec<&str> = ["run", "s.session.json"].iter().chain(&SMALL).chain(args).copied().collect();

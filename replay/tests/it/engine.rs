@@ -9,7 +9,7 @@ use transcripts::canonical;
 use crate::cli::{folder, run, stderr};
 use crate::fixture::{records, session};
 
-const EVERY_ARM: &str = "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only";
+const EVERY_ARM: &str = "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only,random,head-tail";
 
 fn recorded(folder: &Path, args: &[&str]) -> Vec<CallRecord> {
     let output = run(folder, &[args, &["-o", "r"]].concat());
@@ -41,6 +41,9 @@ fn results_do_not_depend_on_threads_residency_or_cache_budget() {
     let plain = recorded(dir.path(), &[&args[..], &["--verify"]].concat());
     let cached: Vec<_> = plain.iter().filter(|record| record.arm.starts_with("cache")).collect();
     assert!(cached.len() == 18 && cached.iter().all(|record| record.exact == Some(true)));
+    let controls = plain.iter().filter(|record| ["random", "head-tail"].contains(&record.arm.as_str()));
+    assert!(controls.clone().all(|record| record.exact == Some(true) && record.tokens_scored == Some(0)));
+    assert!(controls.clone().any(|record| record.messages_compressed > Some(0)));
     assert!(plain.iter().any(|record| record.tokens_removed > Some(0)), "nothing was compressed");
     assert!(plain.iter().any(|record| record.tokens_prefix_hit > Some(0)), "nothing was reused");
     for more in [

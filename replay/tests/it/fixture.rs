@@ -31,7 +31,7 @@ use transcripts::session::{Kind, Session, SourceFormat, System};
 pub const RUN_ID: &str = "test-run";
 
 /// A session of `n_calls` calls: a user's question, then one tool call and its result per call. Result `k` has
-/// `10 * k` words.
+/// `10 * k` words, five on a line.
 pub fn session(id: &str, n_calls: u32) -> Session {
     let mut messages = vec![Message::text(Role::User, "please look around in here")];
     let mut calls = Vec::new();
@@ -54,7 +54,8 @@ pub fn session(id: &str, n_calls: u32) -> Session {
             prefix_break: None,
         });
         let words: Vec<String> = (0..10 * k).map(|i| format!("{id}{k}w{i}")).collect();
-        let mut result = Message::text(Role::Tool, words.join(" "));
+        let lines: Vec<String> = words.chunks(5).map(|line| line.join(" ")).collect();
+        let mut result = Message::text(Role::Tool, lines.join("\n"));
         result.tool_call_id = Some(format!("call_{k}"));
         result.name = Some("read".to_owned());
         messages.push(result);
@@ -100,7 +101,11 @@ pub fn settings() -> Settings {
         keep_permille: 500,
         compress_threshold_tokens: 1,
         score_by: None,
+        score_layers: None,
         score_rope: None,
+        selection: None,
+        keep_floor_tokens: 0,
+        verbatim_tools: Vec::new(),
         with_tools: Some(WithTools::Bypass),
         user_fallback: FallbackChoice::Auto,
         residency: Residency::Resident,

@@ -42,7 +42,11 @@ fn table() -> Vec<Row> {
         ("keep-ratio", &["--keep-ratio", "0.25"], "/keep_permille", json!(250)),
         ("compress-threshold", &["--compress-threshold", "9"], "/compress_threshold_tokens", json!(9)),
         ("score-by", &["--score-by", "birth"], "/score_by", json!("birth")),
+        ("score-layers", &["--score-layers", "mid"], "/score_layers", json!("mid")),
         ("score-rope", &["--score-rope", "nope"], "/score_rope", json!("nope")),
+        ("selection", &["--selection", "lines"], "/selection", json!("lines")),
+        ("keep-floor", &["--keep-floor", "64"], "/keep_floor_tokens", json!(64)),
+        ("verbatim-tools", &["--verbatim-tools", "Edit,Diff,"], "/verbatim_tools", json!(["Edit", "Diff"])),
         ("compress-with-tools", &["--compress-with-tools"], "/with_tools", json!("compress")),
         ("bypass-tools", &["--bypass-tools"], "/with_tools", json!("bypass")),
         ("user-fallback", &["--user-fallback", "off"], "/user_fallback", json!("off")),
@@ -83,6 +87,8 @@ fn defaults_are_stated_and_depend_on_whether_a_session_is_given() {
         (bundled.model.as_str(), bundled.drafter.as_deref()),
         ("synthetic:nano", Some("synthetic:nano-drafter"))
     );
+    assert_eq!((bundled.keep_floor_tokens, bundled.seed), (512, 0));
+    assert_eq!(bundled.verbatim_tools, ["Edit", "MultiEdit", "Write", "NotebookEdit", "apply_patch"]);
     let (given, _) = parse(&["s.jsonl"]).unwrap();
     assert_eq!(given.compress_threshold_tokens, 32_000);
     assert_eq!(given.sessions, [PathBuf::from("s.jsonl")]);

@@ -11,7 +11,7 @@ use kernels::ops::{embedding, kv_store};
 use crate::compress::score::N_TAIL;
 use crate::error::EngineError;
 use crate::model::qwen3::cuda::{Attention, Place, Qwen3, Rows};
-use crate::request::ScoreRope;
+use crate::request::{ScorePlace, ScoreRope};
 
 /// Most rows of a launch. More than the target's pieces: nothing of this is kept, and a small model needs many rows to
 /// fill a card.
@@ -21,20 +21,20 @@ const PIECE: usize = 2048;
 pub(super) fn tail_scores(
     drafter: &Qwen3<'_>,
     tokens: &[u32],
-    rope: ScoreRope,
+    place: ScorePlace,
 ) -> Result<Vec<f32>, EngineError> {
     drafter.check(tokens)?;
-    on_card(drafter, tokens, rope).map_err(|source| EngineError::Device { source })
+    on_card(drafter, tokens, place).map_err(|source| EngineError::Device { source })
 }
 
-fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], rope: ScoreRope) -> Result<Vec<f32>, KernelError> {
+fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], place: ScorePlace) -> Result<Vec<f32>, KernelError> {
     let Qwen3 { cuda, config, weights } = *drafter;
     let (n, width) = (tokens.len(), config.hidden);
     let tail = tail_score::cuda_scratch_len(N_TAIL, config.n_heads, n);
     let mut scratch = cuda.alloc(tail)?;
     let mut max_probs = cuda.zeroed(N_TAIL * n)?;
     let mut kv = DeviceKv::new(cuda, n, config.n_kv_heads, config.head_dim)?;
-    let mut unrotated = match rope {
+    let mut unrotated = match place.rope {
         ScoreRope::Rope => None,
         ScoreRope::Nope => Some(DeviceKv::keys_alone(cuda, n, config.n_kv_heads, config.head_dim)?),
     };
@@ -50,7 +50,9 @@ fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], rope: ScoreRope) -> Result<Vec<f
     let mut hidden = cuda.alloc(n * width)?;
     embedding::cuda(cuda, cuda.upload(tokens)?.view(), &weights.embedding, hidden.view_mut())?;
 
-    for layer in &weights.layers {
+    let scored = place.layers.of(config.n_layers);
+    for (depth, layer) in weights.layers[..scored.end].iter().enumerate() {
+        let (is_scored, is_last) = (scored.contains(&depth), depth + 1 == scored.end);
         for (index, piece) in pieces.iter().enumerate() {
             let place = Place {
                 n: piece.len(),
@@ -61,7 +63,7 @@ fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], rope: ScoreRope) -> Result<Vec<f
             };
             let mut hidden = hidden.slice_mut(piece.start * width..piece.end * width);
             let mut score = |rows: &Rows, keys: &DeviceKv| {
-                if piece.end < n {
+                if piece.end < n || !is_scored {
                     return Ok(());
                 }
                 let q_dim = config.n_heads * config.head_dim;
@@ -70,7 +72,7 @@ fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], rope: ScoreRope) -> Result<Vec<f
                 tail_score::cuda(cuda, tail, keys, slots.view(), scratch.view_mut(), max_probs.view_mut())
             };
             drafter.project_heads(layer, place.n, hidden.view(), &mut rows)?;
-            if let Some(keys) = &mut unrotated {
+            if let Some(keys) = unrotated.as_mut().filter(|_| is_scored) {
                 drafter.ready_heads(layer, place, Rotation::Off, &mut rows)?;
                 let kv_dim = config.n_kv_heads * config.head_dim;
                 let k = StridedRows { rows: rows.k.slice(0..place.n * kv_dim), stride: kv_dim };
@@ -83,7 +85,9 @@ fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], rope: ScoreRope) -> Result<Vec<f
             if unrotated.is_none() {
                 score(&rows, &kv)?;
             }
-            drafter.attend(layer, place, &kv, &mut hidden, &mut rows)?;
+            if !is_last {
+                drafter.attend(layer, place, &kv, &mut hidden, &mut rows)?;
+            }
         }
     }
     let mut scores = cuda.alloc(n)?;

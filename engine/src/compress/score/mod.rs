@@ -3,13 +3,16 @@
 //!
 //! ```text
 //! p[L,h,t,j] = softmax_j( q[L,h,t] . k[L,kv(h),j] / sqrt(head_dim) ),   t the last 8 positions, causal among them
-//! M[t,j]     = max over layers and heads of p
+//! M[t,j]     = max over the scored layers and their heads of p
 //! score[j]   = mean over t of M[t,j]
 //! ```
 //! Source: the tail-attention score of the PFlash compressor (Lucebox `lucebox-hub`, PR 70), itself after Speculative
 //! Prefill (arXiv 2502.02789) with the prompt's own tail in place of generated look-ahead tokens. Layers run one at a
 //! time over the whole text, and a layer's K and V are dropped once its score is folded into `M`: a maximum does not
-//! care about order, so the scores are those of keeping every layer, at the memory of one.
+//! care about order, so the scores are those of keeping every layer, at the memory of one. The last scored layer ends
+//! with its queries and keys: nothing that follows them is read.
+//!
+//! Scoring a middle band alone, before RoPE: Lucebox `lucebox-hub`, issues 724 and 746.
 
 mod cpu;
 mod cuda;
@@ -18,7 +21,7 @@ use kernels::kv::KvDType;
 
 use crate::error::EngineError;
 use crate::model::qwen3::{Loaded, Qwen3, cpu as on_cpu, cuda as on_cuda};
-use crate::request::ScoreRope;
+use crate::request::ScorePlace;
 
 /// Queries of the score: the last positions of the text.
 pub const N_TAIL: usize = 8;
@@ -31,7 +34,7 @@ pub fn tail_scores(
     drafter: &Qwen3<'_>,
     dtype: KvDType,
     tokens: &[u32],
-    rope: ScoreRope,
+    place: ScorePlace,
 ) -> Result<Option<Vec<f32>>, EngineError> {
     if tokens.len() <= N_TAIL {
         return Ok(None);
@@ -40,11 +43,11 @@ pub fn tail_scores(
     match (drafter.weights, drafter.device.cuda()) {
         (Loaded::Cuda(weights), Some(cuda)) => {
             let drafter = on_cuda::Qwen3 { cuda, config, weights };
-            cuda::tail_scores(&drafter, tokens, rope).map(Some)
+            cuda::tail_scores(&drafter, tokens, place).map(Some)
         }
         (Loaded::Cpu(weights), None) => {
             let drafter = on_cpu::Qwen3 { cpu: drafter.device.cpu(), config, weights };
-            cpu::tail_scores(&drafter, dtype, tokens, rope).map(Some)
+            cpu::tail_scores(&drafter, dtype, tokens, place).map(Some)
         }
         _ => unreachable!("weights are where their device put them"),
     }

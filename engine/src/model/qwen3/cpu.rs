@@ -42,7 +42,7 @@ pub trait Tap {
 }
 
 /// The tap of an ordinary forward pass.
-struct NoTap;
+pub struct NoTap;
 
 impl Tap for NoTap {
     fn wants_unrotated(&self) -> bool {
@@ -173,13 +173,18 @@ impl Qwen3<'_> {
         scratch: &mut Scratch,
         tap: &mut dyn Tap,
     ) {
+        self.project(layer, rows, scratch, tap);
+        self.attend(layer, rows, kv, scratch);
+    }
+
+    /// The part of a layer that a [`Tap`] looks at: queries, keys and values of one piece, in `scratch`.
+    pub fn project(&self, layer: &Layer, rows: &Rows<'_>, scratch: &mut Scratch, tap: &mut dyn Tap) {
         let (cpu, config) = (self.cpu, self.config);
-        let eps = config.rms_eps;
-        let Rows { hidden, slots, angles } = rows;
+        let Rows { hidden, angles, .. } = rows;
         scratch.resize(hidden.len() / config.hidden, config);
         let s = scratch;
 
-        rms_norm::cpu(cpu, hidden, &layer.attn_norm, eps, &mut s.normed);
+        rms_norm::cpu(cpu, hidden, &layer.attn_norm, config.rms_eps, &mut s.normed);
         matmul::cpu(cpu, &s.normed, &layer.wq, &mut s.raw_q);
         matmul::cpu(cpu, &s.normed, &layer.wk, &mut s.raw_k);
         matmul::cpu(cpu, &s.normed, &layer.wv, &mut s.v);
@@ -189,6 +194,13 @@ impl Qwen3<'_> {
         }
         self.heads(layer, Rotation::By(angles), s);
         tap.after_rope(&Heads { q: &s.q, k: &s.k });
+    }
+
+    /// The rest of a layer: attention and what follows it.
+    fn attend(&self, layer: &Layer, rows: &mut Rows<'_>, kv: &mut KvLayer, s: &mut Scratch) {
+        let (cpu, config) = (self.cpu, self.config);
+        let eps = config.rms_eps;
+        let Rows { hidden, slots, .. } = rows;
         let own = &slots[slots.len() - hidden.len() / config.hidden..];
         kv_store::cpu(cpu, &s.k, &s.v, own, kv);
         attention::cpu(cpu, &s.q, kv, slots, config.n_heads, &mut s.heads);

@@ -1,0 +1,140 @@
+//! Line selection: ranked chunks and forced places in, kept bytes out, within a budget of tokens. The chunk stays the unit
+//! that is ranked; what is kept are the whole lines that it touches. Pure; knows no drafter, no message and no memo.
+//!
+//! What is left out costs a marker, so that a gap no longer than its marker is kept, and forced lines, kept lines and
+//! markers all count against the budget.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::compress::lines::Unit;
+use crate::compress::select::{SelectParams, merge};
+
+/// What the selection may spend, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens of kept units and markers together. What is forced is kept even where it is more, and so is the best chunk
+    /// where nothing is forced.
+    pub tokens: usize,
+    /// Tokens of a marker.
+    pub marker_tokens: usize,
+}
+
+impl Budget {
+    /// The tokens that a text of `n` may keep: the share, but never fewer than `least`, so that a text of twice as many
+    /// keeps at least a half, of ten times as many a tenth.
+    pub fn of_text(n: usize, params: &SelectParams, least: usize) -> usize {
+        (n * params.keep_permille.min(1000) as usize / 1000).max(least)
+    }
+}
+
+/// What is kept of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptLines {
+    /// Bytes: ascending, not empty, not touching, both ends where units meet.
+    pub ranges: Vec<Range<usize>>,
+    /// Tokens of what is kept, and of the markers between.
+    pub tokens: usize,
+}
+
+/// Keeps the units that hold a byte of `forced`, then, chunk by chunk in the order of `ranked`, those that a chunk of
+/// `chunk` tokens touches, as long as all of them fit. A chunk that does not fit is passed over.
+pub fn select_lines(
+    units: &[Unit],
+    forced: &[usize],
+    ranked: &[usize],
+    chunk: usize,
+    budget: Budget,
+) -> KeptLines {
+    let mut kept = Kept::new(units, budget.marker_tokens);
+    for byte in forced {
+        let unit = units.partition_point(|unit| unit.bytes.end <= *byte);
+        if unit < units.len() {
+            kept.insert(unit);
+        }
+    }
+    for index in ranked {
+        let tokens = index * chunk..(index + 1) * chunk;
+        let first = units.partition_point(|unit| unit.tokens.end <= tokens.start);
+        let last = units.partition_point(|unit| unit.tokens.start < tokens.end);
+        let added: Vec<usize> = (first..last).filter(|unit| kept.insert(*unit)).collect();
+        // Something is kept of every text.
+        if kept.price > budget.tokens && added.len() < kept.units_kept.len() {
+            added.iter().for_each(|unit| kept.remove(*unit));
+        }
+    }
+    kept.finish()
+}
+
+/// Kept units, and what they and the markers of the gaps between them cost.
+struct Kept<'a> {
+    units: &'a [Unit],
+    units_kept: BTreeSet<usize>,
+    marker_tokens: usize,
+    price: usize,
+}
+
+impl<'a> Kept<'a> {
+    fn new(units: &'a [Unit], marker_tokens: usize) -> Self {
+        let mut kept = Self { units, units_kept: BTreeSet::new(), marker_tokens, price: 0 };
+        kept.price = kept.price_of_gap(0..units.len());
+        kept
+    }
+
+    /// A gap costs its marker, or itself where that is no more.
+    fn price_of_gap(&self, gap: Range<usize>) -> usize {
+        self.tokens_of(gap).min(self.marker_tokens)
+    }
+
+    fn tokens_of(&self, units: Range<usize>) -> usize {
+        match (self.units.get(units.start), self.units[..units.end].last()) {
+            (Some(first), Some(last)) if units.start < units.end => last.tokens.end - first.tokens.start,
+            _ => 0,
+        }
+    }
+
+    /// The gap around a unit, as if the unit were part of it.
+    fn gap_around(&self, unit: usize) -> Range<usize> {
+        let before = self.units_kept.range(..unit).next_back().map_or(0, |kept| kept + 1);
+        let after = self.units_kept.range(unit + 1..).next().copied().unwrap_or(self.units.len());
+        before..after
+    }
+
+    /// What changes when a unit in `gap` is kept: the gap's price goes, this comes.
+    fn price_in(&self, gap: &Range<usize>, unit: usize) -> usize {
+        self.price_of_gap(gap.start..unit)
+            + self.tokens_of(unit..unit + 1)
+            + self.price_of_gap(unit + 1..gap.end)
+    }
+
+    /// Keeps a unit; `false` if it was kept already.
+    fn insert(&mut self, unit: usize) -> bool {
+        if !self.units_kept.insert(unit) {
+            return false;
+        }
+        let gap = self.gap_around(unit);
+        self.price = self.price + self.price_in(&gap, unit) - self.price_of_gap(gap);
+        true
+    }
+
+    fn remove(&mut self, unit: usize) {
+        self.units_kept.remove(&unit);
+        let gap = self.gap_around(unit);
+        self.price = self.price + self.price_of_gap(gap.clone()) - self.price_in(&gap, unit);
+    }
+
+    /// The kept bytes, with the gaps that a marker would not shorten.
+    fn finish(self) -> KeptLines {
+        let mut kept = Vec::new();
+        let mut next = 0;
+        for unit in self.units_kept.iter().copied().chain([self.units.len()]) {
+            if self.tokens_of(next..unit) <= self.marker_tokens {
+                kept.extend(next..unit);
+            }
+            kept.extend((unit < self.units.len()).then_some(unit));
+            next = unit + 1;
+        }
+        let ranges = merge(kept.into_iter().map(|unit| self.units[unit].bytes.clone()));
+        KeptLines { ranges, tokens: self.price }
+    }
+}
