@@ -17,7 +17,8 @@ use crate::kv::prefix::{Identity, IdentityParts, Prompt};
 use crate::model::qwen3::{Pass, Qwen3};
 use crate::model_source::Model;
 use crate::request::{
-    ArmSettings, CachePolicy, CacheState, EngineOptions, FinishReason, Request, Residency, Response, Verify,
+    ArmSettings, CachePolicy, CacheState, EngineOptions, FinishReason, Growth, Request, Residency, Response,
+    Verify,
 };
 use crate::residency::Resident;
 use crate::sample::Sampler;
@@ -40,6 +41,8 @@ struct Arm {
     settings: ArmSettings,
     cache: KvCache,
     compressor: Option<Compressor>,
+    /// Tokens of the last call's prompt.
+    last_prompt: Vec<u32>,
 }
 
 /// The prompt of a call, ready to run.
@@ -138,7 +141,7 @@ impl Engine {
         let dtype = self.target.kv_dtype(&self.device);
         let budget = self.options.kv_budget_bytes;
         let cache = KvCache::new(&self.device, config, dtype, budget, settings.cache)?;
-        self.arm = Some(Arm { settings, cache, compressor });
+        self.arm = Some(Arm { settings, cache, compressor, last_prompt: Vec::new() });
         Ok(())
     }
 
@@ -170,6 +173,9 @@ impl Engine {
         if let Some(compressor) = &mut arm.compressor {
             compressor.sync()?;
         }
+        let turn_start = self.target.model().tokenizer.id("<|im_start|>")?;
+        let growth = growth(&arm.last_prompt, &ready.tokens, turn_start);
+        arm.last_prompt.clone_from(&ready.tokens);
 
         let keeps_prefixes = arm.cache.keeps_prefixes();
         let exact = match request.verify {
@@ -194,6 +200,7 @@ impl Engine {
                 (true, 0) => CacheState::Miss,
                 (true, _) => CacheState::Hit,
             },
+            growth,
             spans: clock.spans(),
             ttft: generated.ttft,
             decode: generated.e2e - generated.ttft,
@@ -341,6 +348,20 @@ impl Run<'_> {
         let finish_reason = if ended { FinishReason::Stop } else { FinishReason::Length };
         Ok(Generated { ids, finish_reason, first_logits, ttft, e2e: clock.elapsed() })
     }
+}
+
+/// How `tokens` stands to `last`; `None` without a last prompt.
+fn growth(last: &[u32], tokens: &[u32], turn_start: u32) -> Option<Growth> {
+    // The opening of the model's turn is replaced by the turn.
+    let previous = &last[..last.iter().rposition(|&token| token == turn_start)?];
+    let shared = previous.iter().zip(tokens).take_while(|(old, new)| old == new).count();
+    let turns = |tokens: &[u32]| tokens.iter().filter(|&&token| token == turn_start).count() as u64;
+    Some(Growth {
+        previous: previous.len() as u64,
+        shared: shared as u64,
+        turns_previous: turns(previous),
+        turns_shared: turns(&previous[..shared]),
+    })
 }
 
 /// Renders and tokenises a prompt that ends where the model's turn begins.

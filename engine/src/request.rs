@@ -262,6 +262,20 @@ pub enum CacheState {
     Hit,
 }
 
+/// How a prompt stands to the one before it in the same arm. Under an append-only arm and template the whole of the old
+/// prompt, without the opening of the model's turn, begins the new one: `shared = previous`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Tokens of the previous prompt, without the opening of the model's turn.
+    pub previous: u64,
+    /// Tokens that both begin with, at most `previous`.
+    pub shared: u64,
+    /// Turns that the previous prompt opened.
+    pub turns_previous: u64,
+    /// Turns that are opened within the shared tokens: where the prompts part, the last of these differs.
+    pub turns_shared: u64,
+}
+
 /// Facts of one call. Token counts satisfy `raw = removed + prefix_hit + prefilled`.
 #[derive(Clone, Debug)]
 pub struct Response {
@@ -287,6 +301,8 @@ pub struct Response {
     pub keep_ratio_realised: Option<f64>,
     /// State of the prefix cache.
     pub cache_state: CacheState,
+    /// Against the prompt before it; `None` for the first call of an arm.
+    pub growth: Option<Growth>,
     /// Stages of TTFT.
     pub spans: Spans,
     /// Arrival of the request to the first token.

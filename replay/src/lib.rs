@@ -18,6 +18,7 @@ pub mod runner;
 pub mod telemetry;
 
 // From facts to records.
+pub mod growth;
 pub mod manifest;
 pub mod record;
 pub mod resume;

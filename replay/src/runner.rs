@@ -5,13 +5,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reports::check;
-use reports::record::CallRecord;
+use reports::record::{CallRecord, PrefixBreak};
 use transcripts::message::Message;
 use transcripts::session::Session;
 
 use crate::arm::Arm;
-use crate::backend::{Backend, CallInput, Device, FidelityCheck, Identity, Verify};
+use crate::backend::{Backend, CallFacts, CallInput, Device, FidelityCheck, Identity, Verify};
 use crate::error::ReplayError;
+use crate::growth::{self, Previous};
 use crate::plan::{self, Pass, Place, Plan};
 use crate::progress::Progress;
 use crate::record::{self, Expected, Key};
@@ -42,6 +43,8 @@ pub struct Runner<'a> {
     pub done: &'a Done,
     /// Set to end the run after the call in flight.
     pub stop: &'a AtomicBool,
+    /// The call before, to see whether the next one extends it.
+    pub previous: Option<Previous>,
 }
 
 /// How a run ended.
@@ -66,6 +69,7 @@ impl Runner<'_> {
             let keys: Vec<Key<'_>> = places.iter().map(|place| self.key(arm, pass, place)).collect();
             let Some(last_missing) = keys.iter().rposition(|key| !self.done.contains(key)) else { continue };
             self.progress.pass_begins(&arm.name, pass.repeat);
+            self.previous = None;
             self.backend.start(arm).map_err(|source| ReplayError::Arm { arm: arm.name.clone(), source })?;
             for (place, key) in places.iter().zip(keys).take(last_missing + 1) {
                 if self.stop.load(Ordering::Relaxed) {
@@ -107,15 +111,14 @@ impl Runner<'_> {
             telemetry = telemetry.host_alone();
         }
 
-        let expected = Expected {
-            tools: &session.tools,
-            recorded,
-            thinking: self.identity.thinking,
-        };
-        let record = match &result {
+        let expected = Expected { tools: &session.tools, recorded, thinking: self.identity.thinking };
+        let mut record = match &result {
             Ok(facts) => record::answered(key, facts, telemetry, &expected),
             Err(error) => record::failed(key, error, telemetry),
         };
+        if let Ok(facts) = result {
+            record.prefix_break = self.grow(place, facts);
+        }
         self.recorder.append(&record, &samples)?;
         self.progress.call_ends(&record);
         self.check(&record)
@@ -127,8 +130,25 @@ impl Runner<'_> {
         let messages = session.prefix(place.call_index as usize);
         let input = self.input(&messages, session);
         // Its record is on disk already, and a call that failed then may fail again: state is all that counts here.
-        let _ = self.backend.call(&input);
+        if let Ok(facts) = self.backend.call(&input) {
+            self.grow(place, facts);
+        }
         self.progress.call_rebuilt();
+    }
+
+    /// Holds an answered call against the one before it in its session, and remembers it for the next.
+    fn grow(&mut self, place: &Place, facts: CallFacts) -> Option<PrefixBreak> {
+        let previous = self.previous.take().filter(|previous| previous.session_index == place.session_index);
+        let call = self.sessions[place.session_index].session.calls.get(place.call_index as usize);
+        let recorded = call.and_then(|call| call.prefix_break).map(|found| found.cause);
+        let found = match (&previous, facts.growth) {
+            (Some(previous), Some(growth)) => {
+                growth::prefix_break(&previous.sent, &facts.sent, growth, recorded)
+            }
+            _ => None,
+        };
+        self.previous = Some(Previous { session_index: place.session_index, sent: facts.sent });
+        found
     }
 
     fn check(&self, record: &CallRecord) -> Result<(), ReplayError> {

@@ -135,6 +135,21 @@ pub struct Fidelity {
     pub tool_call_agrees: Option<bool>,
 }
 
+/// Where a prompt does not begin with the whole of the one before it in the same session and arm, so that a prefix cache
+/// loses the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PrefixBreak {
+    /// The first message of the previous prompt that is not the same in this one, as sent; `null` where a template leaves no
+    /// message to name.
+    pub message: Option<u64>,
+    /// `compaction`, `microcompact`, `rewind`, `resume`, `projection` or `unknown` as the recording says; `compression`
+    /// where this arm changed an earlier message; `template` where the messages are the same and are rendered differently.
+    pub cause: String,
+    /// Tokens of the previous prompt that are not reused for it.
+    pub tokens_lost: u64,
+}
+
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallError {
@@ -232,6 +247,9 @@ pub struct CallRecord {
     /// Cached logits equal cold logits bit for bit; `null` where it was not checked.
     pub exact: Option<bool>,
 
+    /// The prompt does not extend the one before it; `null` where it does, and for the first call of a session.
+    pub prefix_break: Option<PrefixBreak>,
+
     /// Output checks.
     pub structure: Option<Structure>,
     /// Codes of the request checks that fired on the request as sent (`R01`..), each once.
@@ -283,6 +301,7 @@ impl Default for CallRecord {
             output_digest: None,
             first_logits_digest: None,
             exact: None,
+            prefix_break: None,
             structure: None,
             request_codes: Vec::new(),
             fidelity: Fidelity::default(),

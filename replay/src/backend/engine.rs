@@ -24,8 +24,8 @@ use transcripts::message::{Message, Role};
 
 use crate::arm::{Arm, Cache, Residency};
 use crate::backend::{
-    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, Sampling,
-    StageTimes, Verify,
+    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Growth, Identity,
+    Sampling, StageTimes, Verify,
 };
 use crate::compression::{
     CompressionSettings, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback, WithTools,
@@ -317,6 +317,12 @@ fn facts(response: Response) -> CallFacts {
             EngineCacheState::Miss => CacheState::Miss,
             EngineCacheState::Hit => CacheState::Hit,
         },
+        growth: response.growth.map(|growth| Growth {
+            previous: growth.previous,
+            shared: growth.shared,
+            turns_previous: growth.turns_previous,
+            turns_shared: growth.turns_shared,
+        }),
         stages: stage_times(|stage| response.spans.get(stage)),
         device_stages: stage_times(|stage| response.spans.device(stage)),
         ttft: response.ttft,

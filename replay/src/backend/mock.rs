@@ -193,6 +193,7 @@ impl MockBackend {
             output_ids: (1..=tokens_output as u32).collect(),
             output_text,
             first_logits_digest: Some(format!("{sent_tokens:064x}")),
+            growth: None,
             fidelity: None,
             exact: (input.verify == Verify::Bitwise && arm.cache == Cache::On).then_some(true),
             sent: compressed.messages,

@@ -184,6 +184,8 @@ pub struct CallFacts {
     pub keep_ratio_realised: Option<f64>,
     /// State of the prefix cache.
     pub cache_state: CacheState,
+    /// Against the prompt before it in the same arm; `None` for the first, and where the backend does not know.
+    pub growth: Option<Growth>,
     /// Stages of TTFT.
     pub stages: StageTimes,
     /// The part of each stage in which a card worked, on the card's clock; empty where there is none.
@@ -212,6 +214,19 @@ pub struct CallFacts {
     pub fidelity: Option<ActionFidelity>,
     /// The messages as sent, after compression.
     pub sent: Vec<Message>,
+}
+
+/// How a prompt stands to the one before it in the same arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Tokens of the previous prompt, without the opening of the model's turn.
+    pub previous: u64,
+    /// Tokens that both begin with.
+    pub shared: u64,
+    /// Turns that the previous prompt opened.
+    pub turns_previous: u64,
+    /// Turns that are opened within the shared tokens.
+    pub turns_shared: u64,
 }
 
 /// How far the sent prompt's next-token distributions are from the original's, over the recorded turn.

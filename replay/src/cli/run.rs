@@ -151,6 +151,7 @@ impl Run {
             telemetry.watch_idle(IDLE_TIME);
         }
         let ended = Runner {
+            previous: None,
             plan: &self.plan,
             sessions: &self.sessions,
             run_id: &self.manifest.run_id,

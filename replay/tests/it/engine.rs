@@ -182,3 +182,17 @@ fn fidelity_is_none_lost_on_the_prompt_as_recorded_and_some_on_a_compressed_one(
     }
     assert!(records.iter().any(|record| record.tokens_removed > Some(0)), "nothing was compressed");
 }
+
+#[test]
+fn a_prompt_that_does_not_extend_the_one_before_is_recorded_with_its_cause() {
+    let dir = folder();
+    let args = ["bundled:compacted", "--arms", "cold,cache+compression", "--max-new-tokens", "1"];
+    let records = recorded(dir.path(), &args);
+    let broken: Vec<_> =
+        records.iter().filter_map(|r| Some((r.arm.as_str(), r.prefix_break.as_ref()?))).collect();
+    assert_eq!(broken.len(), 2, "the recording breaks once, and no arm adds a break: {broken:?}");
+    for (arm, found) in broken {
+        assert_eq!(found.cause, "compaction", "{arm}");
+        assert!(found.tokens_lost > 0 && found.message.is_some(), "{arm}: {found:?}");
+    }
+}

@@ -203,6 +203,7 @@ pub fn run_around(
         _ => Box::new(Silent),
     };
     Runner {
+        previous: None,
         plan,
         sessions,
         run_id: RUN_ID,

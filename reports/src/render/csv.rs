@@ -26,6 +26,10 @@ fn fields(record: &CallRecord) -> Vec<(String, String)> {
     output(record, &mut fields);
     fields.text("energy_method", record.energy_method.map(EnergyMethod::as_str));
     fields.number("energy_gap_ms", record.energy_gap_ms);
+    let broken = record.prefix_break.as_ref();
+    fields.number("prefix_break_message", broken.and_then(|found| found.message));
+    fields.text("prefix_break_cause", broken.map(|found| found.cause.as_str()));
+    fields.number("prefix_break_tokens_lost", broken.map(|found| found.tokens_lost));
     fields.0
 }
 
