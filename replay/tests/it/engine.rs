@@ -186,7 +186,7 @@ fn fidelity_is_none_lost_on_the_prompt_as_recorded_and_some_on_a_compressed_one(
 #[test]
 fn a_prompt_that_does_not_extend_the_one_before_is_recorded_with_its_cause() {
     let dir = folder();
-    let args = ["bundled:compacted", "--arms", "cold,cache+compression", "--max-new-tokens", "1"];
+    let args = ["bundled:compacted", "--arms", "cold,cache+compression"];
     let records = recorded(dir.path(), &args);
     let broken: Vec<_> =
         records.iter().filter_map(|r| Some((r.arm.as_str(), r.prefix_break.as_ref()?))).collect();
