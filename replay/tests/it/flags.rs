@@ -36,6 +36,7 @@ fn table() -> Vec<Row> {
         ("temperature", &["--temperature", "0.7"], "/temperature", json!(0.7)),
         ("seed", &["--seed", "18446744073709551615"], "/seed", json!(u64::MAX)),
         ("verify", &["--verify"], "/verify", json!("bitwise")),
+        ("fidelity", &["--fidelity"], "/fidelity", json!("teacher-forced")),
         ("system-prompt", &["--system-prompt", "s.txt"], "/system_prompt", json!("s.txt")),
         ("tools", &["--tools", "t.json"], "/tools", json!("t.json")),
         ("include-subagents", &["--include-subagents"], "/subagents", json!("include")),
