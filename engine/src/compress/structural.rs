@@ -2,7 +2,8 @@
 //! that is ranked; what is kept are the whole lines that it touches. Pure; knows no drafter, no message and no memo.
 //!
 //! What is left out costs a marker, so that a gap no longer than its marker is kept, and forced lines, kept lines and
-//! markers all count against the budget.
+//! markers all count against the budget. What is forced cannot take all of it: half of the budget is always left to the
+//! ranking, or a long list of failures would leave nothing for what was asked.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,8 +14,8 @@ use crate::compress::select::{SelectParams, merge};
 /// What the selection may spend, and on what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Tokens of kept units and markers together. What is forced is kept even where it is more, and so is the best chunk
-    /// where nothing is forced.
+    /// Tokens of kept units and markers together. What is forced is kept even where it is more; where it is more than a
+    /// half, the ranking has the other half on top of it. Where nothing is forced the best chunk is kept in any case.
     pub tokens: usize,
     /// Tokens of a marker.
     pub marker_tokens: usize,
@@ -53,13 +54,17 @@ pub fn select_lines(
             kept.insert(unit);
         }
     }
+    let most = match kept.units_kept.is_empty() {
+        true => budget.tokens,
+        false => budget.tokens.max(kept.price + budget.tokens / 2),
+    };
     for index in ranked {
         let tokens = index * chunk..(index + 1) * chunk;
         let first = units.partition_point(|unit| unit.tokens.end <= tokens.start);
         let last = units.partition_point(|unit| unit.tokens.start < tokens.end);
         let added: Vec<usize> = (first..last).filter(|unit| kept.insert(*unit)).collect();
         // Something is kept of every text.
-        if kept.price > budget.tokens && added.len() < kept.units_kept.len() {
+        if kept.price > most && added.len() < kept.units_kept.len() {
             added.iter().for_each(|unit| kept.remove(*unit));
         }
     }
