@@ -6,6 +6,7 @@
 pub mod arm;
 pub mod compression;
 pub mod corpus;
+pub mod forecast;
 pub mod plan;
 pub mod sessions;
 pub mod settings;

@@ -10,7 +10,7 @@ pub mod cost;
 mod error;
 pub mod grid;
 pub mod metrics;
-mod number;
+pub mod number;
 pub mod render;
 pub mod report;
 pub mod stats;

@@ -2,11 +2,13 @@
 //! subcommand is one file; this one holds the door and the exit codes.
 
 pub mod doctor;
+pub mod forecast_text;
 pub mod import;
 pub mod inspect;
 pub mod inspect_session;
 pub mod logits;
 pub mod output;
+pub mod plan;
 pub mod plan_text;
 pub mod report;
 pub mod run;
@@ -76,6 +78,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Replay sessions through the arms and leave a report
     Run(Box<run_args::RunArgs>),
+    /// Forecast the arms on a session from given rates: which wins, and when compression pays
+    Plan(plan::PlanArgs),
     /// Write the report of runs again: summary, CSV, HTML and plots
     Report(report::ReportArgs),
     /// Generate a session, or training text for the sample models
@@ -121,6 +125,7 @@ fn dispatch(command: Command, args: &[OsString], end_at_once: fn()) -> Result<Ou
         Command::Import(args) => import::import(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Run(run_args) => run::run(&run_args, args, end_at_once),
+        Command::Plan(args) => plan::plan(&args),
         Command::Report(args) => report::report(&args),
         Command::Synth(args) => synth::synth(&args),
         Command::Doctor(args) => doctor::doctor(&args),

@@ -55,6 +55,7 @@ fn help_is_as_it_was() {
         &["import", "--help"],
         &["inspect", "--help"],
         &["run", "--help"],
+        &["plan", "--help"],
         &["report", "--help"],
         &["doctor", "--help"],
         &["tokenize", "--help"],

@@ -12,6 +12,7 @@ mod energy;
 mod engine;
 mod fixture;
 mod flags;
+mod forecast;
 mod pipeline;
 mod resume;
 mod scripted_board;

@@ -82,7 +82,8 @@ impl Plot {
             }
             Self::Stages => {
                 "Where the time to first token goes, over one pass of all calls. Blue is the target at work, yellow the \
-                 drafter scoring and choosing, red loading weights, green the cache; unexplained is what no stage claims."
+                 drafter scoring and choosing, red loading weights, green the cache; unexplained is what no stage claims. Below, \
+                 the same as shares of each arm's own time."
             }
             Self::Tokens => {
                 "What became of the prompt tokens of each call. Only the dark part costs target time; the rest was reused from \
