@@ -7,6 +7,11 @@ use crate::report::{
 };
 use crate::stats::Estimate;
 
+/// How to read [`work`].
+pub const WORK_REMARK: &str = "Time to first token of one pass over all calls, by what it served: text is rendering and tokenizing, \
+     reload parking and loading of weights, scoring the drafter, cache lookup and restore, target prefill and first token. \
+     Scorings are of tool messages; again, those that an earlier call had done; the tokens behind them are what freezing each \
+     message when first scored would save.";
 /// How to read [`prefix_reuse`].
 pub const REUSE_REMARK: &str = "Each token once: prompt tokens as sent to the target over those that no earlier call had sent, the \
      speed-up if time went by tokens. With attention: the same in time by the fitted model; attention to a reused prefix is not \
@@ -16,7 +21,8 @@ pub const REUSE_REMARK: &str = "Each token once: prompt tokens as sent to the ta
 pub const MODEL_REMARK: &str = "TTFT = a · prefilled + b · ((held + prefilled)² - held²) + s · scored + a fixed part of each arm, for \
      tokens prefilled after those that the cache held; least squares over all calls, each weighted by 1 / TTFT, no coefficient \
      below 0, standard errors behind ±. Tokens cost the same in every arm; the fits of single arms beside it show whether they \
-     do. A dash: not determined by this run.";
+     do. a and s are in ms per 1,000 tokens, b in ms per 1,000² tokens, what a call costs and what a call that scores costs more in \
+     ms. A dash: not determined by this run.";
 /// How to read [`break_even`].
 pub const BREAK_EVEN_REMARK: &str = "Compression of a message of m tokens at its birth pays where c < 1 - s/a - F/(a · m). Attention \
      is left out: a long context only makes smaller messages pay. F is fitted where TTFT determines it, else the spans of moving \
@@ -61,14 +67,13 @@ fn push_scoring(table: &mut Table, report: &Report) {
     let column = |cell: &dyn Fn(&Rescoring) -> Cell| -> Vec<Cell> {
         rows.iter().map(|row| row.map_or_else(|| plain("0"), cell)).collect()
     };
-    table.push_column("messages scored", column(&|row| plain(count(row.n_events as f64))));
+    table.push_column("scorings", column(&|row| plain(count(row.n_events as f64))));
     table.push_column(
-        "messages again",
+        "again",
         column(&|row| again(count(row.n_events_again as f64), row.n_events_again == 0)),
     );
     table.push_column("tokens scored", column(&|row| plain(count(row.tokens_scored))));
-    table
-        .push_column("tokens again", column(&|row| again(row.tokens_again_words(), row.n_events_again == 0)));
+    table.push_column("again", column(&|row| again(row.tokens_again_words(), row.n_events_again == 0)));
 }
 
 /// What reusing prefixes could have given by the run's own counts, beside what it gave.
@@ -104,11 +109,11 @@ pub fn coefficients(report: &Report) -> Table {
     let mut table = Table::new(&[
         "fitted to",
         "calls",
-        "target, ms per 1,000 tokens",
-        "attention, ms per 1,000² tokens",
-        "drafter, ms per 1,000 tokens",
-        "a call, ms",
-        "a scoring call, ms more",
+        "target a",
+        "attention b",
+        "drafter s",
+        "a call",
+        "a scoring call F",
         "R²",
         "not told apart",
     ]);
@@ -161,8 +166,8 @@ fn explained(r2: f64) -> String {
 pub fn predictions(report: &Report) -> Table {
     let mut table = Table::new(&[
         "arm",
-        "a call, ms",
-        "a scoring call, ms more",
+        "a call",
+        "a scoring call F",
         "TTFT sum measured",
         "predicted",
         "off by",

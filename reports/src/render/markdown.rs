@@ -29,6 +29,9 @@ pub fn render(report: &Report) -> String {
         "Where the time to first token goes, one pass",
         &cost_table::work(report, Room::Wide),
     );
+    if !report.rescoring.is_empty() {
+        block(text(cost_table::WORK_REMARK));
+    }
     section(&mut block, "The same by stage", &table::stages(report));
     section(&mut block, "What reusing prefixes could give", &cost_table::prefix_reuse(report));
     if !report.prefix_reuse.is_empty() {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::grid;
-use crate::render::cost_table::{self, BREAK_EVEN_REMARK, MODEL_REMARK, REUSE_REMARK};
+use crate::render::cost_table::{self, BREAK_EVEN_REMARK, MODEL_REMARK, REUSE_REMARK, WORK_REMARK};
 use crate::render::table::Room;
 use crate::report::Report;
 
@@ -14,10 +14,7 @@ pub(super) fn work(report: &Report) -> Markup {
         @if !work.rows.is_empty() {
             section {
                 h2 { "Where the time goes" }
-                p.remark {
-                    "Time to first token of one pass over all calls, by what it served: text is rendering and tokenizing, reload \
-                     parking and loading of weights, scoring the drafter, cache lookup and restore, target prefill and first token."
-                }
+                p.remark { (WORK_REMARK) }
                 (grid(&work))
             }
         }
