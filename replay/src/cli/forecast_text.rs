@@ -6,7 +6,7 @@ use reports::number::{count, counted, duration, factor, percent};
 
 use crate::cli::plan::PlanArgs;
 use crate::cli::table::{Align, Table};
-use crate::forecast::{ArmForecast, Forecast};
+use crate::forecast::Forecast;
 
 /// The whole text.
 pub fn render(args: &PlanArgs, forecasts: &[Forecast]) -> String {
@@ -76,19 +76,26 @@ fn table(forecast: &Forecast) -> Table {
     table
 }
 
-/// The fastest arm, against the best of those with one layer alone.
+/// Arms with one of the two layers.
+const ONE_LAYER: [&str; 3] = ["cache-only", "warm", "freeze-only"];
+
+/// The fastest arm against the best of the others that have one layer alone: whether the layers stack.
 fn winner(forecast: &Forecast) -> String {
     let Some(fastest) = forecast.arm(&forecast.fastest) else { return String::new() };
-    let others = forecast.arms.iter().filter(|row| row.arm != fastest.arm);
-    let next = others.min_by(|a, b| a.ttft_ms_sum.total_cmp(&b.ttft_ms_sum));
-    let against = |row: &ArmForecast| {
-        format!("{} faster than {}", factor(row.ttft_ms_sum / fastest.ttft_ms_sum), row.arm)
-    };
-    match next.filter(|_| fastest.ttft_ms_sum > 0.0) {
-        Some(next) if next.ttft_ms_sum <= fastest.ttft_ms_sum => {
-            format!("fastest: {} and {} alike", fastest.arm, next.arm)
+    let single = ONE_LAYER.iter().filter(|name| **name != fastest.arm).filter_map(|name| forecast.arm(name));
+    let best = single.min_by(|a, b| a.ttft_ms_sum.total_cmp(&b.ttft_ms_sum));
+    match best.filter(|_| fastest.ttft_ms_sum > 0.0) {
+        Some(best) if ONE_LAYER.contains(&fastest.arm.as_str()) => {
+            let ratio = factor(best.ttft_ms_sum / fastest.ttft_ms_sum);
+            format!(
+                "fastest: {}, a single layer; {ratio} faster than {}, the next one",
+                fastest.arm, best.arm
+            )
         }
-        Some(next) => format!("fastest: {}, {}", fastest.arm, against(next)),
+        Some(best) => {
+            let ratio = factor(best.ttft_ms_sum / fastest.ttft_ms_sum);
+            format!("fastest: {}, {ratio} faster than {}, the best single layer", fastest.arm, best.arm)
+        }
         None => format!("fastest: {}", fastest.arm),
     }
 }
