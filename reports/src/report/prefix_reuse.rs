@@ -33,7 +33,8 @@ pub struct PrefixReuse {
     pub share_of_ideal: Option<f64>,
     /// Whether the arm scores, so that TTFT holds time that no cache touches.
     pub scores: bool,
-    /// Calls whose prompt is shorter than the one before, so that what it shares is not known: their own prefix hit stands in.
+    /// Calls whose prompt is shorter than the one before and whose record (of an older version) does not say what they share:
+    /// their own prefix hit stands in.
     pub n_calls_replaced: usize,
 }
 
@@ -61,7 +62,10 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
             continue;
         };
         let prompt = hit + fresh;
+        let lost =
+            grid.repeats(arm_idx, call_idx).find_map(|(_, r)| Some(r.prefix_break.as_ref()?.tokens_lost));
         let shared = match before.filter(|(last, _)| last.session_id == key.session_id) {
+            Some((_, last)) if lost.is_some() => (last - lost.unwrap_or(0) as f64).clamp(0.0, prompt),
             Some((_, last)) if last <= prompt => last,
             Some(_) => {
                 n_calls_replaced += 1;
@@ -115,6 +119,7 @@ fn twin(manifest: &RunManifest, arm: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::PrefixBreak;
 
     fn manifest() -> RunManifest {
         let arm = |name: &str, cache: &str, compression: &str| {
@@ -180,6 +185,15 @@ mod tests {
         // 100 and 50 new ones in the first session; 80 and, after its history shrank, 30 in the second.
         assert_eq!((rows[0].ideal, rows[0].n_calls_replaced), (380.0 / 260.0, 1));
         assert_eq!((rows[0].without_cache.as_deref(), rows[0].measured), (None, None));
+    }
+
+    #[test]
+    fn a_recorded_break_says_what_is_shared() {
+        // The second prompt grew, but 60 of the 100 tokens before it are not a part of it.
+        let mut all = records("alone", &[("s", 0, 100, 1.0), ("s", 32, 118, 1.0)]);
+        all[1].prefix_break = Some(PrefixBreak { tokens_lost: 60, ..PrefixBreak::default() });
+        let rows = rows(&manifest(), &Grid::new(&manifest(), &all), None);
+        assert_eq!((rows[0].ideal, rows[0].n_calls_replaced), (250.0 / 210.0, 0));
     }
 
     #[test]
