@@ -59,16 +59,21 @@ class Recipe:
     seed: int
 
 
+def plan_of(text):
+    """Phases apart by spaces."""
+    return tuple(map(Phase.parse, text.split()))
+
+
 TARGET = Recipe(
     Config(vocab=N_ENTRIES, width=256, layers=4, heads=4, kv_heads=2, head_dim=64, ffn=768),
     ("session",),
-    tuple(map(Phase.parse, "384x16x700 512x12x800 1024x6x500 2048x4x220 4096x2x150 8192x1x90 16384x1x20".split())),
+    plan_of("256x24x450 512x12x414 1024x6x300 2048x3x180 512x12x140 4096x2x80 8192x1x45 16384x1x4 2048x3x60"),
     1 << 20,
 )
 DRAFTER = Recipe(
     Config(vocab=N_ENTRIES, width=192, layers=4, heads=4, kv_heads=2, head_dim=32, ffn=384),
     ("session", "scoring"),
-    tuple(map(Phase.parse, "384x16x700 512x12x400 1024x6x250 2048x4x120 4096x2x60 8192x1x40".split())),
+    plan_of("256x24x500 512x12x300 1024x6x150 2048x3x100 4096x2x50 8192x1x30"),
     1 << 25,
 )
 RECIPES = {"target": TARGET, "drafter": DRAFTER}

@@ -20,9 +20,10 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAX_BLOB_BYTES: u64 = 128 * 1024;
 
 /// Files that may be larger than [`MAX_BLOB_BYTES`], by path prefix, each with its reason.
-const LARGE_FILES: [(&str, &str); 6] = [
+const LARGE_FILES: [(&str, &str); 7] = [
     ("Cargo.lock", "written by cargo"),
     ("engine/data/tokenizer.json", "vocabulary of the synthetic models"),
+    ("engine/sample/", "the trained models that are part of the program"),
     ("kernels/prebuilt/", "the compiled CUDA kernels"),
     ("engine/tests/golden/", "a random model with its float64 truth"),
     ("transcripts/data/", "the bundled sessions"),
