@@ -1,8 +1,10 @@
 //! Training text: every place that a row names holds what it says it holds.
 
 use engine::chat::ChatTemplate;
+use engine::compress::query::birth_query;
 use proptest::prelude::*;
 use replay::corpus::{Form, Row, Span, row};
+use transcripts::synth::{Shape, generate};
 
 fn at(row: &Row, span: Span) -> &str {
     &row.text[span[0]..span[1]]
@@ -52,5 +54,23 @@ proptest! {
         let output_end = row.text.find("<|im_start|>user\n").unwrap();
         prop_assert!(needle.fact[1] <= output_end && output_end < needle.ask[0]);
         prop_assert_eq!(row.turns.len(), 1);
+    }
+}
+
+#[test]
+fn the_query_of_a_scoring_row_is_the_one_that_the_engine_asks() {
+    let chat = ChatTemplate::built_in().unwrap();
+    for seed in 0..24 {
+        let shape = Shape { seed, calls: 2, chars: Some(2_000) };
+        let synthetic = generate(&shape);
+        let session = synthetic.import("t.jsonl").unwrap().sessions.swap_remove(0);
+        let needle = &synthetic.needles[0];
+        let (goal, holder) =
+            (&session.messages[needle.ask_message_index], &session.messages[needle.message_index]);
+        let call =
+            session.messages[1].tool_calls.iter().find(|call| Some(&call.id) == holder.tool_call_id.as_ref());
+        let asked = birth_query(&chat, &goal.flat_text(), call);
+        let row = row(&chat, Form::Scoring, seed, 2_000).unwrap();
+        assert_eq!(row.text[..row.needles[0].answer[0]], holder.flat_text() + &asked, "seed {seed}");
     }
 }
