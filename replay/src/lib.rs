@@ -19,6 +19,7 @@ pub mod runner;
 pub mod telemetry;
 
 // From facts to records.
+pub mod agreement;
 pub mod growth;
 pub mod manifest;
 pub mod record;

@@ -12,6 +12,7 @@ use transcripts::message::Message;
 use transcripts::schema::ToolSchemas;
 use transcripts::structure;
 
+use crate::agreement;
 use crate::backend::{self, BackendError, CallFacts};
 use crate::clock::ms;
 use crate::telemetry::call::CallTelemetry;
@@ -37,6 +38,8 @@ pub struct Key<'a> {
 /// What a call is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
+    /// The messages as they were recorded, before compression.
+    pub prompt: &'a [&'a Message],
     /// Tool definitions of the request.
     pub tools: &'a [Value],
     /// The recorded turn.
@@ -54,6 +57,7 @@ pub fn answered(
 ) -> CallRecord {
     let sent: Vec<&Message> = facts.sent.iter().collect();
     let tools = ToolSchemas::new(expected.tools);
+    let verdict = check_output(facts, expected, &tools);
     CallRecord {
         tokens_raw: Some(facts.tokens_raw),
         tokens_removed: Some(facts.tokens_removed),
@@ -87,9 +91,9 @@ pub fn answered(
         output_text: Some(facts.output_text.clone()),
         first_logits_digest: facts.first_logits_digest.clone(),
         exact: facts.exact,
-        structure: Some(structure(&check_output(facts, expected, &tools))),
+        structure: Some(structure(&verdict)),
         request_codes: request_codes(&sent, &tools),
-        fidelity: fidelity(facts),
+        fidelity: fidelity(&verdict, facts, expected),
         ..with_telemetry(key, telemetry)
     }
 }
@@ -179,13 +183,19 @@ fn structure(verdict: &Verdict) -> Structure {
     }
 }
 
-fn fidelity(facts: &CallFacts) -> Fidelity {
+/// The sent prompt against the original one, the output against the recorded turn, and what of the turn's needs the sent
+/// prompt still held.
+fn fidelity(verdict: &Verdict, facts: &CallFacts, expected: &Expected<'_>) -> Fidelity {
     let measured = facts.fidelity;
+    let needles =
+        expected.recorded.map(|recorded| agreement::needles(recorded, expected.prompt, &facts.sent));
     Fidelity {
         kl_first: measured.map(|measured| measured.kl_first),
         kl_action_mean: measured.map(|measured| measured.kl_mean),
         argmax_agreement: measured.map(|measured| measured.argmax_agreement),
-        ..Fidelity::default()
+        needle_survival: needles.as_ref().and_then(|needles| needles.survival),
+        needles_elided: needles.map(|needles| needles.elided).unwrap_or_default(),
+        tool_call_agrees: expected.recorded.and_then(|turn| agreement::calls_agree(&verdict.calls, turn)),
     }
 }
 

@@ -111,7 +111,8 @@ impl Runner<'_> {
             telemetry = telemetry.host_alone();
         }
 
-        let expected = Expected { tools: &session.tools, recorded, thinking: self.identity.thinking };
+        let expected =
+            Expected { prompt: &messages, tools: &session.tools, recorded, thinking: self.identity.thinking };
         let mut record = match &result {
             Ok(facts) => record::answered(key, facts, telemetry, &expected),
             Err(error) => record::failed(key, error, telemetry),

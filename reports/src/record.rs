@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version written into every record and manifest. 2 added `energy_method` and `energy_gap_ms` to records, `telemetry` to
-/// manifests, and columns to `telemetry.csv`.
-pub const SCHEMA_VERSION: u32 = 2;
+/// manifests, and columns to `telemetry.csv`; 3 added `fidelity.needles_elided` and `prefix_break`.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Cache state of a call, proven by its prefix hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,7 +119,8 @@ pub struct Structure {
     pub lenient_codes: Vec<String>,
 }
 
-/// Fidelity of a compressed or rewritten call against cold on the original; each `null` where not measured.
+/// Fidelity of a call: against cold on the original where the prompt was compressed or rewritten, and against the recorded
+/// turn; each `null` where not measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Fidelity {
@@ -129,9 +130,13 @@ pub struct Fidelity {
     pub kl_action_mean: Option<f64>,
     /// Share of positions of the recorded next action with the same argmax.
     pub argmax_agreement: Option<f64>,
-    /// Share of the next action's argument tokens found in history that survive.
+    /// Share of the needles that the prompt as sent still holds: of the words of the recorded calls' arguments that tool
+    /// messages of the prompt hold; `null` where there are none.
     pub needle_survival: Option<f64>,
-    /// The generated tool call agrees with the one of `cold`.
+    /// Needles that the prompt as sent no longer holds; at most eight.
+    pub needles_elided: Vec<String>,
+    /// The generated calls equal the recorded ones in number, order, names and arguments (as JSON), without any repair;
+    /// `null` where the recorded turn calls no tool.
     pub tool_call_agrees: Option<bool>,
 }
 

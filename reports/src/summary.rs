@@ -63,6 +63,12 @@ pub struct ArmSummary {
     pub structure_valid: u64,
     /// `structure_valid / structure_checked`; failed calls have no output and count as `failed` instead.
     pub structure_valid_rate: Option<f64>,
+    /// Calls whose recorded turn calls a tool, so that the generated one can be compared with it.
+    pub agreement_checked: u64,
+    /// Compared calls that made the recorded tool calls.
+    pub agreement: u64,
+    /// `agreement / agreement_checked`.
+    pub tool_call_agrees_rate: Option<f64>,
     /// Calls whose cached logits were compared with cold ones.
     pub exact_checked: u64,
     /// Compared calls that were equal bit for bit.
@@ -134,6 +140,7 @@ fn arm_summary(grid: &Grid, arm_idx: usize) -> ArmSummary {
     let ttft: Vec<f64> = measured().filter_map(|r| r.ttft_ms).collect();
     let verdicts: Vec<bool> = measured().filter_map(|r| Some(r.structure.as_ref()?.valid)).collect();
     let exact: Vec<bool> = measured().filter_map(|r| r.exact).collect();
+    let agreement: Vec<bool> = measured().filter_map(|r| r.fidelity.tool_call_agrees).collect();
     let count = |flags: &[bool]| flags.iter().filter(|&&flag| flag).count() as u64;
     let sum = |metric: Formula| grid.sum(arm_idx, metric);
     ArmSummary {
@@ -154,6 +161,9 @@ fn arm_summary(grid: &Grid, arm_idx: usize) -> ArmSummary {
         structure_checked: verdicts.len() as u64,
         structure_valid: count(&verdicts),
         structure_valid_rate: metrics::share(count(&verdicts) as f64, verdicts.len() as f64),
+        agreement_checked: agreement.len() as u64,
+        agreement: count(&agreement),
+        tool_call_agrees_rate: metrics::share(count(&agreement) as f64, agreement.len() as f64),
         exact_checked: exact.len() as u64,
         exact: count(&exact),
         energy_j: sum(metrics::energy_j),

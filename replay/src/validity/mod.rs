@@ -66,12 +66,14 @@ pub struct Output<'a> {
 }
 
 /// The verdict on one output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// Codes that fired on the output as it is, in order.
     pub strict: BTreeSet<Code>,
     /// Codes left after the repairs, in order.
     pub lenient: BTreeSet<Code>,
+    /// The calls that stand in the output without any repair, in order.
+    pub calls: Vec<CheckedCall>,
 }
 
 impl Verdict {
@@ -116,7 +118,8 @@ pub fn check(output: &Output<'_>) -> Verdict {
             codes.insert(Code::O25);
         }
     }
-    Verdict { strict, lenient }
+    let as_they_stand = calls.into_iter().filter(CallCheck::is_call_as_it_stands);
+    Verdict { strict, lenient, calls: as_they_stand.filter_map(|check| check.call).collect() }
 }
 
 /// The text without the one ending token that some backends leave at its end.

@@ -30,6 +30,7 @@ fn fields(record: &CallRecord) -> Vec<(String, String)> {
     fields.number("prefix_break_message", broken.and_then(|found| found.message));
     fields.text("prefix_break_cause", broken.map(|found| found.cause.as_str()));
     fields.number("prefix_break_tokens_lost", broken.map(|found| found.tokens_lost));
+    fields.text("needles_elided", Some(&record.fidelity.needles_elided.join(" ")));
     fields.0
 }
 

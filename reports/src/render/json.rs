@@ -49,6 +49,7 @@ fn arm(report: &Report, row: &ArmSummary) -> Value {
         "messages_scored_again": scoring.map(|scoring| scoring.n_events_again),
         "spans_ms": spans,
         "structure_valid_rate": row.structure_valid_rate,
+        "tool_call_agrees_rate": row.tool_call_agrees_rate,
         "energy_j": row.energy_j,
     })
 }

@@ -9,6 +9,8 @@ use crate::report::Report;
 
 /// Rows of the list of slower calls.
 const SLOWER_MAX: usize = 20;
+/// Rows of the list of tool calls that are not the recorded ones.
+const DISAGREEMENTS_MAX: usize = 20;
 
 /// The page.
 pub fn render(report: &Report) -> String {
@@ -52,6 +54,8 @@ pub fn render(report: &Report) -> String {
     if !cost_table::break_even(report).rows.is_empty() {
         block(text(cost_table::BREAK_EVEN_REMARK));
     }
+    let disagreements = table::disagreements(report, DISAGREEMENTS_MAX);
+    section(&mut block, "Tool calls that are not the recorded ones", &disagreements);
     section(&mut block, "Energy of the board", &table::energy(report));
     section(&mut block, "Codes of the structure checks, calls by arm", &table::codes(report));
     if !report.notes.is_empty() {

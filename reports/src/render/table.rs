@@ -121,6 +121,9 @@ pub fn arms(report: &Report, room: Room) -> Table {
     if rows.iter().any(|row| row.structure_checked > 0) {
         column("valid", &|row| plain(or_missing(row.structure_valid_rate, percent)));
     }
+    if rows.iter().any(|row| row.agreement_checked > 0) {
+        column("agrees", &|row| plain(or_missing(row.tool_call_agrees_rate, percent)));
+    }
     if rows.iter().any(|row| row.energy_j.is_some()) {
         column("energy", &|row| plain(or_missing(row.energy_j, number::energy)));
     }
@@ -240,6 +243,25 @@ pub fn slower(report: &Report, limit: usize) -> Table {
             plain(duration(call.cold_ms)),
             plain(duration(call.arm_ms)),
             Cell { text: factor(call.ratio), tone: Tone::Bad },
+        ]);
+    }
+    table
+}
+
+/// Calls whose generated tool calls are not the recorded ones, at most `limit`.
+pub fn disagreements(report: &Report, limit: usize) -> Table {
+    let mut table = Table::new(&["arm", "session", "call", "cold agrees", "needed and elided"]);
+    table.columns[1].align = Align::Left;
+    table.columns[4].align = Align::Left;
+    for call in report.disagreements.iter().take(limit) {
+        let cold = call.cold_agrees.map_or(MISSING, |agrees| if agrees { "yes" } else { "no" });
+        let elided = if call.elided.is_empty() { "nothing".to_owned() } else { call.elided.join(", ") };
+        table.rows.push(vec![
+            plain(&call.arm),
+            plain(&call.key.session_id),
+            plain(call.key.call_index.saturating_add(1).to_string()),
+            plain(cold),
+            plain(elided),
         ]);
     }
     table

@@ -246,7 +246,7 @@ pub(super) fn notes(facts: &Facts) -> Vec<String> {
     if has_random_weights(facts.manifest) {
         notes.push(
             "A model of this run has seeded random weights: times, token counts and exactness are real; generated text, \
-             structure verdicts and which tokens compression keeps carry no meaning."
+             structure verdicts, agreement and which tokens compression keeps carry no meaning."
                 .to_string(),
         );
     }

@@ -1,6 +1,7 @@
 //! The finished report: every number and sentence that a page shows, computed once. Renderers only lay it out, so that the
 //! terminal, the Markdown and the HTML page never disagree.
 
+mod agreement;
 mod calls;
 mod cost_model;
 mod cost_words;
@@ -12,6 +13,7 @@ mod stages;
 mod throttling;
 mod validity;
 
+pub use agreement::Disagreement;
 pub use calls::{CallCell, CallRow, Failure, SlowerCall};
 pub use cost_model::{
     AloneFit, ArmCost, BatchFrom, BreakEven, CallCosts, Coefficient, CostModel, TokenCosts,
@@ -66,6 +68,8 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Codes of the request and output checks by arm.
     pub codes: Vec<CodeCount>,
+    /// Calls whose generated tool calls are not the recorded ones.
+    pub disagreements: Vec<Disagreement>,
     /// Energy of the arms that have any.
     pub energy: Vec<EnergyRow>,
     /// Whether the board was slowed down during calls.
@@ -111,6 +115,8 @@ impl Report {
         };
         let mut findings = findings::findings(&facts, &slower);
         findings.extend(cost_model.iter().flat_map(cost_words::findings));
+        let disagreements = agreement::disagreements(&grid);
+        findings.extend(agreement::findings(&summary, &disagreements));
         findings.extend(energy::finding(&energy));
         findings.extend(throttling.finding(summary.arms.iter().map(|row| row.arm.as_str())));
         let mut notes = findings::notes(&facts);
@@ -125,6 +131,7 @@ impl Report {
             failures: calls::failures(&grid),
             codes: validity::counts(&grid),
             violations: check::check_run(records),
+            disagreements,
             energy,
             throttling,
             findings,

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use reports::record::{CacheState, CallRecord, RunManifest, SessionRef, SpansMs, Structure, TelemetrySample};
+use reports::record::{
+    CacheState, CallRecord, Fidelity, RunManifest, SessionRef, SpansMs, Structure, TelemetrySample,
+};
 use reports::stats::SplitMix64;
 use serde_json::{Map, Value, json};
 
@@ -193,7 +195,21 @@ fn call_record(arm: &str, call: u32, noise: f64) -> CallRecord {
             strict_codes: if invalid { vec!["O05".into(), "O20".into()] } else { Vec::new() },
             lenient_codes: if invalid { vec!["O05".into()] } else { Vec::new() },
         }),
+        fidelity: fidelity(call, compressed),
         ..CallRecord::default()
+    }
+}
+
+/// Every call but the last one calls a tool; the model itself misses the fourth, compression loses the needles of the fifth
+/// and the answer, but no needle, of the eighth.
+fn fidelity(call: u32, compressed: bool) -> Fidelity {
+    let loses = compressed && call == 4;
+    let elided: &[&str] = if loses { &["src/pool.rs", "4817", "TCK-9921"] } else { &[] };
+    Fidelity {
+        needle_survival: (call > 0).then_some(if loses { 0.25 } else { 1.0 }),
+        needles_elided: elided.iter().map(|word| (*word).to_owned()).collect(),
+        tool_call_agrees: (call < 9).then_some(call != 3 && !loses && !(compressed && call == 7)),
+        ..Fidelity::default()
     }
 }
 

@@ -76,7 +76,7 @@ fn an_empty_run_has_a_page_that_says_so() {
     assert_eq!(
         summary,
         json!({
-            "schema_version": 2, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}, "prefix_reuse": {}, "cost_model": null
+            "schema_version": 3, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}, "prefix_reuse": {}, "cost_model": null
         })
     );
 }

@@ -14,6 +14,8 @@ use crate::report::{LOOSE_SHARE, Report, Tone};
 
 /// Rows of the list of slower calls.
 const SLOWER_MAX: usize = 50;
+/// Rows of the list of tool calls that are not the recorded ones.
+const DISAGREEMENTS_MAX: usize = 50;
 /// Failures, broken records and warnings listed one by one.
 const ALARMS_MAX: usize = 50;
 
@@ -196,6 +198,7 @@ fn energy(report: &Report) -> Markup {
 
 fn checks(report: &Report) -> Markup {
     let codes = table::codes(report);
+    let disagreements = table::disagreements(report, DISAGREEMENTS_MAX);
     html! {
         section {
             h2 { "Exactness and structure" }
@@ -218,6 +221,12 @@ fn checks(report: &Report) -> Markup {
                         span.fact { (arm.arm) " " (arm.structure_valid) "/" (arm.structure_checked) } " "
                     }
                 }
+            }
+            @if !disagreements.rows.is_empty() {
+                p.remark { "Calls whose generated tool calls are not the recorded ones, and the words of the recorded arguments that tool \
+                     outputs held and the prompt as sent did not" @if report.disagreements.len() > DISAGREEMENTS_MAX {
+                     " (the first " (DISAGREEMENTS_MAX) " of " (report.disagreements.len()) "; calls.csv has all)" } "." }
+                (grid(&disagreements))
             }
             @if !codes.rows.is_empty() {
                 p.remark { "Calls on which a check fired. R: the request as sent, O: the output as it is; O01 to O03 compare it with the \
