@@ -9,7 +9,7 @@ use transcripts::message::{Message, Role};
 use crate::chat::{Generation, Thinking};
 use crate::compress::compressor::{Compressed, Compressor};
 use crate::compress::freeze::OpenReport;
-use crate::compress::scorer::Scorer;
+use crate::compress::scorer::{RankedChunk, Scorer};
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::kv::cache::{KvCache, Sequence};
@@ -264,6 +264,28 @@ impl Engine {
             return Err(EngineError::ContextLength { context_length, prompt_tokens, new_tokens });
         }
         Ok(ready)
+    }
+
+    /// How the arm's drafter ranks the chunks of the message at `index`: what compression would keep first. `None` if the
+    /// arm does not compress, or the message is too short to be scored. The drafter stays in memory.
+    ///
+    /// # Errors
+    /// No arm was started; the drafter cannot be loaded; the message cannot be tokenised.
+    pub fn ranked_chunks(
+        &mut self,
+        messages: &[&Message],
+        index: usize,
+    ) -> Result<Option<Vec<RankedChunk>>, EngineError> {
+        let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
+        let (Some(compressor), Some(drafter)) = (&arm.compressor, &mut self.drafter) else { return Ok(None) };
+        let mut scorer = Scorer {
+            device: &self.device,
+            target: &mut self.target,
+            drafter,
+            residency: arm.settings.residency,
+            settings: compressor.settings(),
+        };
+        scorer.rank(&compressor.candidate(messages, index))
     }
 
     /// Logits of every position from `first` on, `(n - first, vocab)` row by row, from an empty cache.

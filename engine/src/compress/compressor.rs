@@ -109,6 +109,18 @@ impl Compressor {
         &self.settings
     }
 
+    /// The message at `index` as it would be scored.
+    pub fn candidate<'a>(&self, messages: &[&'a Message], index: usize) -> Candidate<'a> {
+        self.candidate_of(messages[index], index, births(messages)[index].take())
+    }
+
+    fn candidate_of<'a>(&self, message: &Message, index: usize, birth: Option<Birth<'a>>) -> Candidate<'a> {
+        let text = message.flat_text();
+        let birth = birth.filter(|_| self.looks_at_birth());
+        let key = self.key(message, &text, birth.as_ref());
+        Candidate { text, birth, key, indices: vec![index] }
+    }
+
     /// Decides what can be decided without scores.
     ///
     /// # Errors
@@ -123,27 +135,21 @@ impl Compressor {
         let mut plan = Plan::default();
         let mut births = births(messages);
         for index in self.candidates(messages, &births) {
-            let text = messages[index].flat_text();
-            let birth = births[index].take().filter(|_| self.looks_at_birth());
-            let key = self.key(messages[index], &text, birth.as_ref());
+            let candidate = self.candidate_of(messages[index], index, births[index].take());
             let frozen = match self.settings.policy {
                 CompressionPolicy::Rescore => None,
-                CompressionPolicy::Freeze => self.store.get(&key).cloned(),
+                CompressionPolicy::Freeze => self.store.get(&candidate.key).cloned(),
             };
             match (frozen, self.settings.policy) {
                 (Some(frozen), _) => {
                     plan.frozen_hits += 1;
                     plan.decided.push((index, frozen));
                 }
-                (None, CompressionPolicy::Rescore) if open => {
-                    plan.unseen.push(Candidate { text, birth, key, indices: vec![index] });
-                }
+                (None, CompressionPolicy::Rescore) if open => plan.unseen.push(candidate),
                 (None, CompressionPolicy::Rescore) => {}
-                (None, CompressionPolicy::Freeze) if open => {
-                    add(&mut plan.unseen, Candidate { text, birth, key, indices: vec![index] });
-                }
+                (None, CompressionPolicy::Freeze) if open => add(&mut plan.unseen, candidate),
                 // Born while the gate was closed: verbatim for ever, or the prefix would break when it opens.
-                (None, CompressionPolicy::Freeze) => self.store.insert(key, Frozen::Verbatim)?,
+                (None, CompressionPolicy::Freeze) => self.store.insert(candidate.key, Frozen::Verbatim)?,
             }
         }
         Ok(plan)

@@ -41,6 +41,15 @@ pub struct Scored {
     pub tokens: u64,
 }
 
+/// A chunk of a text in the drafter's ranking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankedChunk {
+    /// Its bytes of the text; at its ends a character may belong to two chunks.
+    pub bytes: Range<usize>,
+    /// Chunks that are ranked before it.
+    pub rank: usize,
+}
+
 /// A text in the drafter's tokens.
 struct Tokenized<'a> {
     candidate: &'a Candidate<'a>,
@@ -90,14 +99,44 @@ impl Scorer<'_> {
         let model = self.drafter.model();
         let (mut read, bytes) =
             clock.run(Stage::Tokenize, || model.tokenizer.encode_with_offsets(&candidate.text))?;
-        let is_asked = matches!(self.settings.score_by, ScoreBy::OwnTail | ScoreBy::Birth);
-        if !is_asked || self.stays(bytes.len()) {
+        if !self.asks_drafter() || self.stays(bytes.len()) {
             read.clear();
-        } else if let (ScoreBy::Birth, Some(birth)) = (self.settings.score_by, &candidate.birth) {
-            let query = clock.run(Stage::Render, || birth.query(&model.chat, &model.tokenizer))?;
-            read.extend(clock.run(Stage::Tokenize, || model.tokenizer.encode(&query))?);
+        } else {
+            read.extend(self.query(candidate, clock)?);
         }
         Ok(Tokenized { candidate, bytes, read })
+    }
+
+    fn asks_drafter(&self) -> bool {
+        matches!(self.settings.score_by, ScoreBy::OwnTail | ScoreBy::Birth)
+    }
+
+    /// What the drafter reads behind the text: nothing where the text's own tail asks.
+    fn query(&self, candidate: &Candidate<'_>, clock: &mut StageClock) -> Result<Vec<u32>, EngineError> {
+        let model = self.drafter.model();
+        let (ScoreBy::Birth, Some(birth)) = (self.settings.score_by, &candidate.birth) else {
+            return Ok(Vec::new());
+        };
+        let query = clock.run(Stage::Render, || birth.query(&model.chat, &model.tokenizer))?;
+        clock.run(Stage::Tokenize, || model.tokenizer.encode(&query))
+    }
+
+    /// Every chunk of a text with its rank, in the order of the text, however short the text; `None` if it has too few
+    /// tokens to be scored, or the arm does not ask the drafter. For judging a drafter: nothing is kept or dropped.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    pub fn rank(&mut self, candidate: &Candidate<'_>) -> Result<Option<Vec<RankedChunk>>, EngineError> {
+        let (mut read, bytes) = self.drafter.model().tokenizer.encode_with_offsets(&candidate.text)?;
+        if !self.asks_drafter() || bytes.len() < MIN_SCORED {
+            return Ok(None);
+        }
+        read.extend(self.query(candidate, &mut StageClock::start())?);
+        self.drafter.load(self.device)?;
+        let (drafter, dtype) = (self.drafter.on(self.device)?, self.drafter.kv_dtype(self.device));
+        let scores = tail_scores(&drafter, dtype, &read, self.settings.score_place)?;
+        let params = self.params();
+        Ok(scores.map(|scores| ranked(&ranked_chunks(&scores[..bytes.len()], &params), &bytes, params.chunk)))
     }
 
     /// Whether a text of `n` tokens stays as it is, whatever its scores.
@@ -205,4 +244,18 @@ impl Scorer<'_> {
         }
         Frozen::compressed(raw, kept.ranges, Form::Marked, [n as u64, kept.tokens as u64])
     }
+}
+
+/// Chunks with their ranks, from their order and the bytes of their tokens.
+fn ranked(order: &[usize], token_bytes: &[Range<usize>], chunk: usize) -> Vec<RankedChunk> {
+    let bytes = token_bytes.chunks(chunk).map(|own| match own {
+        [first, .., last] => first.start..last.end,
+        [only] => only.clone(),
+        [] => 0..0,
+    });
+    let mut chunks: Vec<RankedChunk> = bytes.map(|bytes| RankedChunk { bytes, rank: 0 }).collect();
+    for (rank, &index) in order.iter().enumerate() {
+        chunks[index].rank = rank;
+    }
+    chunks
 }

@@ -15,6 +15,7 @@ mod model;
 mod prefix;
 mod prefix_model;
 mod query;
+mod ranking;
 mod requests;
 mod schedule;
 mod score;
