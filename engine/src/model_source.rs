@@ -23,12 +23,44 @@ use crate::tensors::{LayerTensor, TensorId};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{StoredTensor, TensorSource, Weights};
 
+/// What a user calls the bundled pair: the target as a target, the drafter as a drafter.
+pub const SAMPLE: &str = "sample";
+
 /// The tokenizer of synthetic models.
 const BUILT_IN_TOKENIZER: &[u8] = include_bytes!("../data/tokenizer.json");
+
+/// One of the two models that come with the program; `engine/sample/MODEL_CARD.md` says what they can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleModel {
+    /// Answers.
+    Target,
+    /// Scores.
+    Drafter,
+}
+
+impl SampleModel {
+    /// What a user calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Target => "sample:target",
+            Self::Drafter => "sample:drafter",
+        }
+    }
+
+    /// Its GGUF file.
+    const fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Target => include_bytes!("../sample/target.gguf"),
+            Self::Drafter => include_bytes!("../sample/drafter.gguf"),
+        }
+    }
+}
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelSource {
+    /// One of the models that come with the program.
+    Sample(SampleModel),
     /// A GGUF file.
     Gguf(PathBuf),
     /// A folder with `config.json`, `tokenizer.json` and safetensors weights.
@@ -38,7 +70,16 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// Reads what a user types: `model.gguf`, `folder/` or `synthetic:<shape>`.
+    /// Reads what a user types for a drafter: as [`ModelSource::parse`], but `sample` is the bundled drafter.
+    ///
+    /// # Errors
+    /// As [`ModelSource::parse`].
+    pub fn parse_drafter(given: &str) -> Result<Self, EngineError> {
+        if given == SAMPLE { Ok(Self::Sample(SampleModel::Drafter)) } else { Self::parse(given) }
+    }
+
+    /// Reads what a user types: `model.gguf`, `folder/`, `synthetic:<shape>`, `sample` (the bundled target),
+    /// `sample:target` or `sample:drafter`.
     ///
     /// # Errors
     /// [`EngineError::UnknownModel`], saying what would be accepted.
@@ -50,9 +91,11 @@ impl ModelSource {
                 unknown(format!("the synthetic shapes are {}", names.join(", ")))
             });
         }
-        if given == "sample" {
-            let reason = "no trained sample model is part of this build; use synthetic:nano";
-            return Err(unknown(reason.to_owned()));
+        if given == SAMPLE {
+            return Ok(Self::Sample(SampleModel::Target));
+        }
+        if let Some(model) = [SampleModel::Target, SampleModel::Drafter].iter().find(|m| m.name() == given) {
+            return Ok(Self::Sample(*model));
         }
         let path = Path::new(given);
         if path.is_dir() {
@@ -67,7 +110,8 @@ impl ModelSource {
                 true => Err(unknown("give the folder that holds it, with its config.json".to_owned())),
             };
         }
-        let reason = "no such file or folder; give a .gguf file, a safetensors folder or synthetic:<shape>";
+        let reason =
+            "no such file or folder; give sample, a .gguf file, a safetensors folder or synthetic:<shape>";
         Err(unknown(reason.to_owned()))
     }
 
@@ -78,7 +122,8 @@ impl ModelSource {
     /// [`EngineError`] naming the file and the field, key or tensor.
     pub fn open(&self) -> Result<Model, EngineError> {
         match self {
-            Self::Gguf(path) => open_gguf(path),
+            Self::Sample(model) => open_gguf(GgufFile::embedded(model.name(), model.bytes())?),
+            Self::Gguf(path) => open_gguf(GgufFile::open(path)?),
             Self::Safetensors(path) => open_folder(path),
             Self::Synthetic(shape) => open_synthetic(*shape),
         }
@@ -210,8 +255,8 @@ fn absent(path: &Path, tensor: String) -> EngineError {
     EngineError::MissingTensor { path: path.to_owned(), tensor, expected: String::new() }
 }
 
-fn open_gguf(path: &Path) -> Result<Model, EngineError> {
-    let file = GgufFile::open(path)?;
+fn open_gguf(file: GgufFile) -> Result<Model, EngineError> {
+    let path = file.path();
     let config = ModelConfig::from_gguf(&file)?;
     let shapes = file.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
     check_tensors(path, &config, shapes.collect(), TensorId::gguf_name)?;

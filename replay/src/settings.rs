@@ -24,7 +24,7 @@ pub const KEEP_FLOOR_TOKENS: u64 = 512;
 /// Tools whose messages stay as they are where lines are selected: what they did is short, and told once.
 pub const VERBATIM_TOOLS: &str = "Edit,MultiEdit,Write,NotebookEdit,apply_patch";
 /// Most tokens generated per call.
-pub const MAX_NEW_TOKENS: u32 = 32;
+pub const MAX_NEW_TOKENS: u32 = 128;
 /// Most tokens that a call may be asked to generate.
 pub const NEW_TOKENS_MAX: u32 = 1_000_000;
 /// Budget of the target's KV cache.
@@ -33,10 +33,18 @@ pub const KV_BUDGET_BYTES: u64 = 4 << 30;
 pub const SAMPLE_PERIOD_MS: u32 = 50;
 /// Most repeats of a run.
 pub const REPEATS_MAX: u32 = 1000;
-/// Target of a run that names none.
-pub const MODEL: &str = "synthetic:nano";
-/// Drafter of a run that names none and whose target is synthetic.
-pub const DRAFTER: &str = "synthetic:nano-drafter";
+/// Target of a run that names none: the bundled one.
+pub const MODEL: &str = "sample";
+
+/// The drafter of a run that names none, by its target: the bundled pair and the synthetic models bring theirs, any other
+/// target has none behind the user's back.
+pub fn drafter_of(model: &str) -> Option<&'static str> {
+    match model {
+        "sample" | "sample:target" => Some("sample"),
+        _ if model.starts_with("synthetic:") => Some("synthetic:nano-drafter"),
+        _ => None,
+    }
+}
 
 /// Which calls of each session are replayed: numbers from 1, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -271,7 +271,7 @@ fn published_shapes_open_without_making_their_weights() {
 fn names_that_are_no_model_say_what_would_be() {
     for (given, part) in [
         ("synthetic:qwen3-5b", "qwen3-0.6b"),
-        ("sample", "synthetic:nano"),
+        ("sample:tokenizer", "give sample"),
         ("/nowhere/model.gguf", "no such file"),
         (golden::pico("hf/model.safetensors").to_str().unwrap(), "the folder"),
     ] {

@@ -46,7 +46,7 @@ impl EngineBackend {
     pub fn open(settings: &Settings) -> Result<Self, BackendError> {
         let options = EngineOptions {
             target: ModelSource::parse(&settings.model)?,
-            drafter: settings.drafter.as_deref().map(ModelSource::parse).transpose()?,
+            drafter: settings.drafter.as_deref().map(ModelSource::parse_drafter).transpose()?,
             device: match settings.device {
                 DeviceChoice::Auto => EngineDevice::Auto,
                 DeviceChoice::Cpu => EngineDevice::Cpu,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use engine::device::{Cuda, CudaOptions, DeviceInfo, cublaslt_version, detect};
 use engine::engine::Engine;
-use engine::model_source::ModelSource;
+use engine::model_source::{ModelSource, SampleModel};
 use engine::peak::Peak;
 use engine::request::{ArmSettings, CachePolicy, EngineOptions, Request, Residency, Verify};
 use engine::sample::Sampling;
@@ -87,6 +87,11 @@ fn diagnose() -> Diagnosis {
             "nothing can be replayed; report this with the output of `reprise doctor --json`",
         ),
         part(
+            "sample models",
+            sample_pair().map_err(|error| error.to_string()),
+            "a run needs --model and --drafter; report this with the output of `reprise doctor --json`",
+        ),
+        part(
             "host telemetry",
             opened.absent.get("host").cloned().map_or(Ok("resident set, CPU use".to_owned()), Err),
             "records lack host_rss_bytes_peak, telemetry.csv lacks the host's columns",
@@ -109,7 +114,19 @@ fn diagnose() -> Diagnosis {
     }
 }
 
-/// Answers the same call twice on the nano model: the second one must reuse the first one's prefix and give the same
+/// The pair that comes with the program.
+fn sample_pair() -> Result<String, BackendError> {
+    let describe = |source: ModelSource| -> Result<String, BackendError> {
+        let model = source.open()?.describe();
+        let digest = model.digest.get(..8).unwrap_or_default();
+        Ok(format!("{} ({:.1} M parameters, {digest})", model.name, model.parameters as f64 / 1e6))
+    };
+    let target = describe(ModelSource::Sample(SampleModel::Target))?;
+    let drafter = describe(ModelSource::Sample(SampleModel::Drafter))?;
+    Ok(format!("{target} answers, {drafter} scores; both are part of the program"))
+}
+
+/// Answers the same call twice on the default model: the second one must reuse the first one's prefix and give the same
 /// logits bit for bit.
 fn self_test() -> Result<String, BackendError> {
     let target = ModelSource::parse(settings::MODEL)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::describe::ModelDescription;
-use engine::model_source::ModelSource;
+use engine::model_source::{ModelSource, SAMPLE};
 use reports::store::{MANIFEST_FILE, RunDir};
 use transcripts::import::ImportOptions;
 use transcripts::inspect::inspect as summarise;
@@ -19,7 +19,8 @@ use crate::sessions;
 /// Arguments of `reprise inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A session file or folder, bundled:NAME, a model (GGUF file, safetensors folder, synthetic:SHAPE) or a run directory
+    /// A session file or folder, bundled:NAME, a model (sample:target, sample:drafter, a GGUF file, a safetensors
+    /// folder, synthetic:SHAPE) or a run directory
     #[arg(required = true, value_name = "SESSION | MODEL | RUN")]
     pub path: PathBuf,
     /// Print JSON
@@ -37,6 +38,8 @@ pub struct InspectArgs {
 pub fn inspect(args: &InspectArgs) -> Result<Outcome, ReplayError> {
     let given = args.path.to_string_lossy();
     let is_model = given.starts_with("synthetic:")
+        || given == SAMPLE
+        || given.starts_with("sample:")
         || args.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         || args.path.join("config.json").is_file();
     let is_run = args.path.join(MANIFEST_FILE).is_file();

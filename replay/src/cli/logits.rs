@@ -14,7 +14,7 @@ use crate::settings;
 /// Arguments of `reprise logits`.
 #[derive(Debug, Args)]
 pub struct LogitsArgs {
-    /// A GGUF file, a safetensors folder, or synthetic:SHAPE
+    /// sample, a GGUF file, a safetensors folder, or synthetic:SHAPE
     #[arg(long, value_name = "M", default_value = settings::MODEL)]
     pub model: String,
     /// Token ids, separated by commas

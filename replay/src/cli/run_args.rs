@@ -16,14 +16,15 @@ use crate::settings::{self, CallRange, DeviceChoice, Settings, Subagents};
 /// Arguments of `reprise run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Session files or folders: Claude Code .jsonl, session files of `reprise import`, or bundled:NAME [default: the
-    /// first bundled session]
+    /// Session files or folders: Claude Code .jsonl, session files of `reprise import`, or bundled:NAME [default:
+    /// bundled:sample]
     pub session: Vec<PathBuf>,
 
-    /// The model that answers: a GGUF file, a safetensors folder, or synthetic:SHAPE
+    /// The model that answers: sample (the bundled one), a GGUF file, a safetensors folder, or synthetic:SHAPE
     #[arg(long, value_name = "M", default_value = settings::MODEL, help_heading = "Models")]
     pub model: String,
-    /// The model that scores what compression keeps [default: synthetic:nano-drafter if the target is synthetic]
+    /// The model that scores what compression keeps [default: sample beside the bundled target, synthetic:nano-drafter
+    /// beside a synthetic one]
     #[arg(long, value_name = "D", help_heading = "Models")]
     pub drafter: Option<String>,
     /// Where the models run: cpu, cuda, cuda:N (the card of that number), or auto: the first card where one works, else
@@ -156,7 +157,11 @@ fn count_to(most: u32) -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=u64::from(most))
 }
 
-fn keep_ratio(text: &str) -> Result<KeepRatio, String> {
+/// Reads a keep ratio.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn keep_ratio(text: &str) -> Result<KeepRatio, String> {
     text.parse::<f64>()
         .ok()
         .and_then(arm::permille)
@@ -179,10 +184,8 @@ impl RunArgs {
         } else {
             settings::THRESHOLD_TOKENS
         };
-        let drafter = match &self.drafter {
-            None if self.model.starts_with("synthetic:") => Some(settings::DRAFTER.to_owned()),
-            given => given.clone(),
-        };
+        let of_model = || settings::drafter_of(&self.model).map(str::to_owned);
+        let drafter = self.drafter.clone().or_else(of_model);
         Settings {
             sessions: self.session.clone(),
             working_dir,

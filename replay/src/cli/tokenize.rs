@@ -17,7 +17,7 @@ const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Arguments of `reprise tokenize`.
 #[derive(Debug, Args)]
 pub struct TokenizeArgs {
-    /// The model whose tokenizer is used: a GGUF file, a safetensors folder, or synthetic:SHAPE
+    /// The model whose tokenizer is used: sample, a GGUF file, a safetensors folder, or synthetic:SHAPE
     #[arg(long, value_name = "M", default_value = settings::MODEL)]
     pub model: String,
     /// The text, byte for byte, with special tokens in it parsed [default: standard input]

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::fixture::{check_golden, session};
 
-fn reprise(folder: &Path, args: &[&str]) -> Output {
+pub fn reprise(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("reprise").unwrap();
     command
         .current_dir(folder)
@@ -22,7 +22,7 @@ fn reprise(folder: &Path, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -38,8 +38,9 @@ pub fn folder() -> TempDir {
     dir
 }
 
-/// So that the few words of these sessions are compressed.
-const SMALL: [&str; 6] = ["--max-new-tokens", "2", "--compress-threshold", "1", "--keep-floor", "1"];
+/// So that the few words of these sessions are compressed, by models that take no time.
+const SMALL: [&str; 8] =
+    ["--model", "synthetic:nano", "--max-new-tokens", "2", "--compress-threshold", "1", "--keep-floor", "1"];
 
 pub fn run(folder: &Path, args: &[&str]) -> Output {
     let all: Vec<&str> = ["run", "s.session.json"].iter().chain(&SMALL).chain(args).copied().collect();
@@ -106,7 +107,7 @@ fn bad_input_exits_3_with_a_sentence() {
         (&["run", "empty.jsonl"], "empty.jsonl"),
         (&["run", "noise.bin"], "noise.bin"),
         (&["run", "nothing"], "no session to replay"),
-        (&["run", "bundled:nope"], "the bundled sessions are explore"),
+        (&["run", "bundled:nope"], "the bundled sessions are sample, explore"),
         (
             &["run", "s.session.json", "./s.session.json", "bundled:explore", "--calls", "99.."],
             "no call to replay in 2 sessions",
@@ -131,7 +132,7 @@ fn bad_input_exits_3_with_a_sentence() {
         (&["inspect", "synthetic:nano", "--plot", "p.svg"], "--plot draws a session"),
         (&["import", "nothing"], "hold no recorded call"),
         (&["tokenize", "--file", "latin.txt"], "not UTF-8 at byte 1"),
-        (&["tokenize", "--model", "sample", "--file", "tools.json"], "synthetic:nano"),
+        (&["tokenize", "--model", "sampel", "--file", "tools.json"], "give sample, a .gguf file"),
         (&["logits", "--tokens", "1,2,99999999"], "99999999"),
         (&["logits", "--tokens", "1,x"], "invalid"),
     ] {
@@ -446,6 +447,12 @@ fn models_and_the_machine_are_described() {
     let text = stdout(&reprise(dir.path(), &["inspect", "synthetic:nano"]));
     assert!(text.contains("random weights") && text.contains("KV of 1000 tokens"), "{text}");
 
+    let drafter: Value =
+        serde_json::from_str(&stdout(&reprise(dir.path(), &["inspect", "sample:drafter", "--json"])))
+            .unwrap();
+    let target = stdout(&reprise(dir.path(), &["inspect", "sample"]));
+    assert!(target.contains("32768 tokens") && !target.contains("random weights"), "{target}");
+
     let doctor = reprise(dir.path(), &["doctor", "--json"]);
     assert_eq!(doctor.status.code(), Some(0));
     let doctor: Value = serde_json::from_str(&stdout(&doctor)).unwrap();
@@ -460,6 +467,9 @@ fn models_and_the_machine_are_described() {
     assert!(parts.iter().all(|part| (part["state"] == "absent") == part["cost"].is_string()));
     let engine = parts.iter().find(|part| part["name"] == "engine").unwrap();
     assert_eq!(engine["state"], "present", "{engine}");
+    let pair = parts.iter().find(|part| part["name"] == "sample models").unwrap();
+    let detail = pair["detail"].as_str().unwrap();
+    assert!(detail.contains(&drafter["digest"].as_str().unwrap()[..8]), "{detail}");
     let nvml = parts.iter().find(|part| part["name"] == "NVIDIA driver (NVML)").unwrap();
     let detail = nvml["detail"].as_str().unwrap();
     assert!(detail.starts_with("no NVIDIA driver answers: ") || detail.contains(" tells "), "{detail}");

@@ -83,13 +83,12 @@ fn defaults_are_stated_and_depend_on_whether_a_session_is_given() {
     let (bundled, arms) = parse(&[]).unwrap();
     let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
     assert_eq!(names, ["cold", "warm", "cache-only", "cache+compression"]);
-    assert_eq!((bundled.compress_threshold_tokens, bundled.max_new_tokens, bundled.repeats), (1, 32, 1));
-    assert_eq!(
-        (bundled.model.as_str(), bundled.drafter.as_deref()),
-        ("synthetic:nano", Some("synthetic:nano-drafter"))
-    );
+    assert_eq!((bundled.compress_threshold_tokens, bundled.max_new_tokens, bundled.repeats), (1, 128, 1));
+    assert_eq!((bundled.model.as_str(), bundled.drafter.as_deref()), ("sample", Some("sample")));
     assert_eq!((bundled.keep_floor_tokens, bundled.seed), (512, 0));
     assert_eq!(bundled.verbatim_tools, ["Edit", "MultiEdit", "Write", "NotebookEdit", "apply_patch"]);
+    let (synthetic, _) = parse(&["--model", "synthetic:nano"]).unwrap();
+    assert_eq!(synthetic.drafter.as_deref(), Some("synthetic:nano-drafter"));
     let (given, _) = parse(&["s.jsonl"]).unwrap();
     assert_eq!(given.compress_threshold_tokens, 32_000);
     assert_eq!(given.sessions, [PathBuf::from("s.jsonl")]);

@@ -133,7 +133,7 @@ fn the_default_session_grows_like_a_coding_agents() {
     let session = &import.sessions[0];
     let chars = |call| session.prefix(call).iter().map(|message| message.chars()).sum::<u64>();
     assert_eq!((import.sessions.len(), session.calls.len()), (1, 10));
-    assert!((200..500).contains(&chars(0)) && (60_000..80_000).contains(&chars(9)));
+    assert!(chars(0) < 500 && (60_000..80_000).contains(&chars(9)));
     assert!((0..9).all(|call| chars(call) < chars(call + 1)));
     assert!(tool_share(&session.prefix(9)).unwrap() > 0.97);
 }
