@@ -7,6 +7,7 @@ use reports::ReportError;
 use reports::check::Violation;
 use transcripts::error::TranscriptError;
 
+use crate::abilities::AbilityError;
 use crate::backend::BackendError;
 use crate::corpus::CorpusError;
 use crate::settings::CallRange;
@@ -190,6 +191,9 @@ pub enum ReplayError {
     /// Training text cannot be made.
     #[error("training text: {0}; report this with the command")]
     Corpus(#[from] CorpusError),
+    /// Abilities cannot be measured.
+    #[error(transparent)]
+    Ability(#[from] AbilityError),
     /// Standard output or the signal handler refused.
     #[error("{action}: {source}; check where the output goes")]
     Io {

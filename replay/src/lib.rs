@@ -26,6 +26,9 @@ pub mod record;
 pub mod resume;
 pub mod validity;
 
+// What models can do.
+pub mod abilities;
+
 // The world: time, machine, files, the user.
 pub mod cli;
 pub mod clock;

@@ -2,8 +2,11 @@
 //! it is measured.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use engine::chat::{Generation, Thinking as EngineThinking};
+use engine::compress::scorer::RankedChunk;
 use engine::device::{Cuda, CudaOptions, Device as OpenDevice, DeviceChoice as EngineDevice, KernelError};
 use engine::engine::Engine;
 use engine::error::EngineError;
@@ -45,21 +48,65 @@ impl EngineBackend {
     /// A model is missing, damaged or too large, each with what to do.
     pub fn open(settings: &Settings) -> Result<Self, BackendError> {
         let options = EngineOptions {
-            target: ModelSource::parse(&settings.model)?,
-            drafter: settings.drafter.as_deref().map(ModelSource::parse_drafter).transpose()?,
-            device: match settings.device {
-                DeviceChoice::Auto => EngineDevice::Auto,
-                DeviceChoice::Cpu => EngineDevice::Cpu,
-                DeviceChoice::Cuda(ordinal) => EngineDevice::Cuda(ordinal),
-            },
             cuda: CudaOptions { hopper_kernels: settings.hopper_kernels, ..CudaOptions::DEFAULT },
             threads: settings.threads,
             kv_budget_bytes: settings.kv_budget_bytes,
+            ..options(&settings.model, settings.drafter.as_deref(), settings.device)?
         };
         let mut engine = Engine::open(options)?;
         warm_up(&mut engine);
         Ok(Self { engine })
     }
+
+    /// Opens two models for answers alone: nothing is warmed up, and everything else is the engine's default.
+    ///
+    /// # Errors
+    /// As [`EngineBackend::open`].
+    pub fn of_models(
+        model: &str,
+        drafter: Option<&str>,
+        device: DeviceChoice,
+        threads: Option<NonZeroUsize>,
+    ) -> Result<Self, BackendError> {
+        let options = EngineOptions { threads, ..options(model, drafter, device)? };
+        Ok(Self { engine: Engine::open(options)? })
+    }
+
+    /// Tokens of a prompt without tool definitions, as the target's template and tokenizer write it.
+    ///
+    /// # Errors
+    /// The template or the tokenizer refuses it.
+    pub fn prompt_tokens(&self, messages: &[&Message]) -> Result<usize, BackendError> {
+        let model = self.engine.target().model();
+        let text = model.chat.render(messages, &[], Generation::Prompt, EngineThinking::Default)?;
+        Ok(model.tokenizer.encode(&text)?.len())
+    }
+
+    /// How the drafter ranks the chunks of the message at `index`, under the arm that was started; `None` if that arm does
+    /// not compress or the message is too short to be scored.
+    ///
+    /// # Errors
+    /// The drafter cannot be loaded, or the message not tokenised.
+    pub fn ranked_chunks(
+        &mut self,
+        messages: &[&Message],
+        index: usize,
+    ) -> Result<Option<Vec<RankedChunk>>, BackendError> {
+        Ok(self.engine.ranked_chunks(messages, index)?)
+    }
+}
+
+/// The models that a user names on the device that a user names.
+fn options(model: &str, drafter: Option<&str>, device: DeviceChoice) -> Result<EngineOptions, BackendError> {
+    Ok(EngineOptions {
+        drafter: drafter.map(ModelSource::parse_drafter).transpose()?,
+        device: match device {
+            DeviceChoice::Auto => EngineDevice::Auto,
+            DeviceChoice::Cpu => EngineDevice::Cpu,
+            DeviceChoice::Cuda(ordinal) => EngineDevice::Cuda(ordinal),
+        },
+        ..EngineOptions::new(ModelSource::parse(model)?)
+    })
 }
 
 /// Answers one short call through target and drafter before anything is measured, so that the first arm does not pay for

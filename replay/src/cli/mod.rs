@@ -1,6 +1,7 @@
 //! The `reprise` command: arguments in, one outcome out. Data goes to stdout, everything else to stderr. Each
 //! subcommand is one file; this one holds the door and the exit codes.
 
+pub mod bench_sample;
 pub mod doctor;
 pub mod forecast_text;
 pub mod import;
@@ -86,6 +87,8 @@ pub enum Command {
     Synth(synth::SynthArgs),
     /// Show what this machine offers, and what a missing part costs you
     Doctor(doctor::DoctorArgs),
+    /// Measure what a pair of models can do on held-out generated sessions
+    BenchSample(bench_sample::BenchSampleArgs),
     /// Print the token ids of a text as a JSON array
     Tokenize(tokenize::TokenizeArgs),
     /// Print the logits of a token sequence as JSON
@@ -129,6 +132,7 @@ fn dispatch(command: Command, args: &[OsString], end_at_once: fn()) -> Result<Ou
         Command::Report(args) => report::report(&args),
         Command::Synth(args) => synth::synth(&args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::BenchSample(args) => bench_sample::bench_sample(&args),
         Command::Tokenize(args) => tokenize::tokenize(&args),
         Command::Logits(args) => logits::logits(&args),
     }

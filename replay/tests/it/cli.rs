@@ -59,6 +59,7 @@ fn help_is_as_it_was() {
         &["plan", "--help"],
         &["report", "--help"],
         &["doctor", "--help"],
+        &["bench-sample", "--help"],
         &["tokenize", "--help"],
         &["logits", "--help"],
     ] {

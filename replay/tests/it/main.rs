@@ -5,6 +5,7 @@
     reason = "a test that cannot go on has failed; clippy exempts test functions, not what they share"
 )]
 
+mod abilities;
 mod arms;
 mod cli;
 mod corpus;

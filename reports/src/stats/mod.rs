@@ -6,11 +6,13 @@
 mod bootstrap;
 mod interval;
 mod least_squares;
+mod proportion;
 mod split_mix;
 
 pub use bootstrap::{Pair, PairedRatio, paired_ratio};
 pub use interval::{expanded_tail, normal_cdf, student_t_975};
 pub use least_squares::{Estimate, LeastSquares, least_squares};
+pub use proportion::wilson;
 pub use split_mix::SplitMix64;
 
 /// Samples below which a 95th percentile says nothing: with fewer than 59, the chance that even the largest one lies under
