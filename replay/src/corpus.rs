@@ -1,8 +1,9 @@
 //! Training text for the sample models: generated sessions in the chat template, with the places that the training
 //! supervises. Knows no tokenizer and no model.
 //!
-//! A row in the form `session` is a whole session. A row in the form `scoring` is what a drafter reads when it scores a
-//! tool output at birth: the output, the birth query, and then the turn that needs the fact.
+//! A row in the form `session` is a whole session; one in the form `single` is a session of a single request, so that one
+//! tool output fills the row. A row in the form `scoring` is what a drafter reads when it scores a tool output at birth:
+//! the output, the birth query, and then the turn that needs the fact.
 
 use std::ops::Range;
 
@@ -22,6 +23,8 @@ const TURN_END: &str = "<|im_end|>";
 pub enum Form {
     /// A whole session.
     Session,
+    /// A whole session of one request: it explores, acts and closes.
+    Single,
     /// One tool output with its birth query and the turn that needs it.
     Scoring,
 }
@@ -94,6 +97,7 @@ pub enum CorpusError {
 pub fn row(chat: &ChatTemplate, form: Form, seed: u64, chars: usize) -> Result<Row, CorpusError> {
     let shape = match form {
         Form::Session => Shape::of_row(seed, chars),
+        Form::Single => Shape { seed, calls: 3, chars: Some(chars) },
         // Ask, explore, output, act.
         Form::Scoring => Shape { seed, calls: 2, chars: Some(chars) },
     };

@@ -50,7 +50,7 @@ class RowSource:
     def _fill(self, rng):
         n_rows = max(4, min(ROWS_PER_CALL, 2**19 // self.length))
         factor = rng.uniform(0.8, 1.0)
-        if self.form == "session" and rng.random() < ELIDED_SHARE:
+        if self.form != "scoring" and rng.random() < ELIDED_SHARE:
             # Such calls give fewer rows: the text is longer, and a batch should hold some of each.
             factor, n_rows = rng.uniform(*ELIDED_FACTOR), max(2, n_rows // 4)
         built = (self.builder.build(row, self.form, rng)

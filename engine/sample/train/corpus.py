@@ -9,7 +9,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HELD_OUT = 1 << 32
-FORMS = ("session", "scoring")
+FORMS = ("session", "single", "scoring")
 
 
 def default_binary():

@@ -215,7 +215,7 @@ class RowBuilder:
         """The arrays of a row, or None if it does not fit."""
         tokens = self._tokens(row)
         most = self.capacity.length + 1
-        if len(tokens) > most and form == "session":
+        if len(tokens) > most and form != "scoring":
             if rng.random() < BY_LINES_SHARE:
                 row = without_lines(row, FILL * most / len(tokens), rng)
                 tokens = self._tokens(row)

@@ -8,6 +8,7 @@ ones fall apart into bytes.
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,10 @@ SOURCE_SUFFIXES = (".rs", ".md", ".toml", ".cu", ".cuh")
 # Row sizes of the training text in characters, and how many rows of each: short ones are rich in calls, long ones in
 # tool output.
 CORPUS_ROWS = ((2_000, 600), (24_000, 60))
+# A name of two words, as most keys are.
+NAME = re.compile(r"\b[a-z]+_[a-z]+\b")
+# So many names stand once in upper case.
+NAMES_PER_UPPER = 3
 
 
 def sources():
@@ -44,6 +49,9 @@ def corpus_texts(corpus, seed):
     for chars, n_rows in CORPUS_ROWS:
         for row in corpus.rows(n_rows, chars, seed):
             yield row["text"]
+            # One kind of key in eight is in upper case: too rare to be cut into words like the others.
+            names = NAME.findall(row["text"])[::NAMES_PER_UPPER]
+            yield "\n".join(names).upper()
 
 
 def without_markup(texts):

@@ -39,6 +39,8 @@ pub struct SynthArgs {
 pub enum FormArg {
     /// A whole session
     Session,
+    /// A session of one request, whose tool output fills the row
+    Single,
     /// A tool output with its birth query, as the drafter scores it
     Scoring,
 }
@@ -73,6 +75,7 @@ fn print_corpus(args: &SynthArgs, rows: u64) -> Result<(), ReplayError> {
     let chat = ChatTemplate::built_in().map_err(BackendError::from)?;
     let form = match args.form {
         FormArg::Session => Form::Session,
+        FormArg::Single => Form::Single,
         FormArg::Scoring => Form::Scoring,
     };
     let chars = args.chars.unwrap_or(synth::CHARS_MAX as u64) as usize;
