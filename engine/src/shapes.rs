@@ -1,5 +1,5 @@
 //! The shapes that `synthetic:<name>` can take: the published hyper-parameters of the Qwen3 dense family, and
-//! a pair small enough for tests. A table; it makes no weights.
+//! small ones: a pair for tests, and a target that a CPU replays whole sessions on. A table; it makes no weights.
 
 use crate::config::{ARCHITECTURE, ModelConfig};
 
@@ -25,10 +25,11 @@ const FROM_TOKENIZER: Option<usize> = None;
 const QWEN3: Option<usize> = Some(151_936);
 
 /// Every shape, smallest first. Source: `config.json` of Qwen/Qwen3-0.6B ... Qwen/Qwen3-32B.
-pub const SHAPES: [Shape; 8] = [
+pub const SHAPES: [Shape; 9] = [
     //                   layers, hidden, heads, KV heads, head width, ffn
     tied("nano-drafter", [2, 128, 2, 1, 64, 384], FROM_TOKENIZER),
     tied("nano", [4, 256, 4, 2, 64, 768], FROM_TOKENIZER),
+    tied("mini", [8, 512, 8, 4, 64, 1536], FROM_TOKENIZER),
     tied("qwen3-0.6b", [28, 1024, 16, 8, 128, 3072], QWEN3),
     tied("qwen3-1.7b", [28, 2048, 16, 8, 128, 6144], QWEN3),
     tied("qwen3-4b", [36, 2560, 32, 8, 128, 9728], QWEN3),
@@ -95,10 +96,16 @@ mod tests {
     }
 
     #[test]
-    fn the_small_pair_takes_its_vocabulary_from_the_tokenizer() {
-        for name in ["nano", "nano-drafter"] {
+    fn small_shapes_take_their_vocabulary_from_the_tokenizer() {
+        for name in ["nano", "nano-drafter", "mini"] {
             assert_eq!(Shape::named(name).unwrap().config(777).vocab, 777, "{name}");
         }
         assert!(Shape::named("qwen3-5b").is_none());
+    }
+
+    #[test]
+    fn the_small_target_for_whole_sessions_is_over_twenty_times_the_small_drafter() {
+        let parameters = |name: &str| Shape::named(name).unwrap().config(4096).parameters();
+        assert!(parameters("mini") > 20 * parameters("nano-drafter"));
     }
 }
