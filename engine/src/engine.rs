@@ -52,6 +52,7 @@ struct Ready<'a> {
     compressed: Compressed<'a>,
     frozen_hits: u64,
     tokens_scored: u64,
+    messages_scored: u64,
 }
 
 /// What a forward pass of one call needs.
@@ -191,6 +192,7 @@ impl Engine {
             tokens_prefilled: (ready.tokens.len() - n_hit) as u64,
             tokens_output: generated.ids.len() as u64,
             tokens_scored: ready.tokens_scored,
+            messages_scored: ready.messages_scored,
             messages_tool: request.messages.iter().filter(|m| m.role == Role::Tool).count() as u64,
             messages_compressed: compressed.n_compressed,
             messages_frozen_hit: ready.frozen_hits,
@@ -237,6 +239,7 @@ impl Engine {
             compressed: Compressed::verbatim(request.messages),
             frozen_hits: 0,
             tokens_scored: 0,
+            messages_scored: 0,
         };
         if let (Some(compressor), Some(drafter)) = (&mut arm.compressor, &mut self.drafter) {
             let plan = clock
@@ -251,6 +254,7 @@ impl Engine {
             let scored = scorer.score(&plan.unseen, clock)?;
             ready.frozen_hits = plan.frozen_hits;
             ready.tokens_scored = scored.tokens;
+            ready.messages_scored = scored.messages;
             ready.compressed =
                 clock.run(Stage::Select, || compressor.apply(request.messages, plan, scored.outcomes))?;
             if ready.compressed.n_compressed > 0 {

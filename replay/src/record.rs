@@ -65,6 +65,7 @@ pub fn answered(
         tokens_prefilled: Some(facts.tokens_prefilled),
         tokens_output: Some(facts.tokens_output),
         tokens_scored: Some(facts.tokens_scored),
+        messages_scored: Some(facts.messages_scored),
         messages_tool: Some(facts.messages_tool),
         messages_compressed: Some(facts.messages_compressed),
         messages_frozen_hit: Some(facts.messages_frozen_hit),

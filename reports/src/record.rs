@@ -196,6 +196,8 @@ pub struct CallRecord {
     pub tokens_output: Option<u64>,
     /// Tokens that went through the drafter.
     pub tokens_scored: Option<u64>,
+    /// Messages that went through the drafter.
+    pub messages_scored: Option<u64>,
 
     /// Tool messages in the prompt.
     pub messages_tool: Option<u64>,
@@ -283,6 +285,7 @@ impl Default for CallRecord {
             tokens_prefilled: None,
             tokens_output: None,
             tokens_scored: None,
+            messages_scored: None,
             messages_tool: None,
             messages_compressed: None,
             messages_frozen_hit: None,

@@ -39,6 +39,8 @@ pub struct Scored {
     pub outcomes: Vec<Frozen>,
     /// Tokens that went through the drafter.
     pub tokens: u64,
+    /// Texts that went through the drafter.
+    pub messages: u64,
 }
 
 /// A chunk of a text in the drafter's ranking.
@@ -74,7 +76,8 @@ impl Scorer<'_> {
             candidates.iter().map(|candidate| self.tokenize(candidate, clock)).collect::<Result<_, _>>()?;
         if texts.iter().all(|text| text.read.is_empty()) {
             let outcome = |text| clock.run(Stage::Select, || self.unread(text));
-            return Ok(Scored { outcomes: texts.iter().map(outcome).collect::<Result<_, _>>()?, tokens: 0 });
+            let outcomes = texts.iter().map(outcome).collect::<Result<_, _>>()?;
+            return Ok(Scored { outcomes, ..Scored::default() });
         }
         if self.residency == Residency::Parked {
             clock.run(Stage::TargetPark, || self.target.park());
@@ -168,6 +171,7 @@ impl Scorer<'_> {
                 false => clock.run_on(self.device, Stage::Score, score)?,
             };
             scored.tokens += text.read.len() as u64;
+            scored.messages += u64::from(!text.read.is_empty());
             let select = || match scores {
                 Some(scores) => self.select(text, &scores[..text.bytes.len()]),
                 None => self.unread(text),

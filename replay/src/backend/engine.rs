@@ -355,6 +355,7 @@ fn facts(response: Response) -> CallFacts {
         tokens_prefilled: response.tokens_prefilled,
         tokens_output: response.tokens_output,
         tokens_scored: response.tokens_scored,
+        messages_scored: response.messages_scored,
         messages_tool: response.messages_tool,
         messages_compressed: response.messages_compressed,
         messages_frozen_hit: response.messages_frozen_hit,

@@ -172,6 +172,7 @@ impl MockBackend {
             tokens_prefilled: prefilled,
             tokens_output,
             tokens_scored: compressed.tokens_scored,
+            messages_scored: compressed.n_scored,
             messages_tool: input.messages.iter().filter(|message| message.role == Role::Tool).count() as u64,
             messages_compressed: compressed.n_compressed,
             messages_frozen_hit: compressed.n_frozen_hit,

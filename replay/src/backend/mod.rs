@@ -174,6 +174,8 @@ pub struct CallFacts {
     pub tokens_output: u64,
     /// Tokens that went through the drafter.
     pub tokens_scored: u64,
+    /// Messages that went through the drafter.
+    pub messages_scored: u64,
     /// Tool messages in the prompt.
     pub messages_tool: u64,
     /// Messages that stand compressed in the prompt.

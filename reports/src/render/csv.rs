@@ -51,6 +51,7 @@ fn measured(record: &CallRecord, fields: &mut Fields) {
     fields.number("tokens_prefilled", record.tokens_prefilled);
     fields.number("tokens_output", record.tokens_output);
     fields.number("tokens_scored", record.tokens_scored);
+    fields.number("messages_scored", record.messages_scored);
     fields.number("messages_tool", record.messages_tool);
     fields.number("messages_compressed", record.messages_compressed);
     fields.number("messages_frozen_hit", record.messages_frozen_hit);

@@ -100,7 +100,10 @@ impl Tally {
         let messages = record.messages_tool.unwrap_or(0);
         let compressed = record.messages_compressed.unwrap_or(0).min(messages);
         let frozen = record.messages_frozen_hit.unwrap_or(0);
-        let events = compressed.saturating_sub(frozen);
+        // Records of before this field: what stands compressed and is not from the memo. A memo that also answers for
+        // messages that stay verbatim hides scorings from that count.
+        let events =
+            record.messages_scored.map_or(compressed.saturating_sub(frozen), |scored| scored.min(messages));
         let again = if messages < self.before.messages {
             0
         } else {
@@ -179,6 +182,22 @@ mod tests {
     fn a_threshold_that_opens_late_scores_old_messages_for_the_first_time() {
         let calls = [(1, 0, 0, 0), (2, 0, 0, 0), (3, 3, 0, 300), (4, 4, 3, 100)];
         assert_eq!(again(&calls), (4, 0, 0.0, Again::Counted));
+    }
+
+    #[test]
+    fn a_memo_that_holds_verbatim_messages_hides_no_scoring() {
+        // Two messages under the floor were seen before the first that is scored.
+        let record = CallRecord {
+            arm: "a".into(),
+            messages_tool: Some(3),
+            messages_compressed: Some(1),
+            messages_frozen_hit: Some(2),
+            tokens_scored: Some(700),
+            messages_scored: Some(1),
+            ..CallRecord::default()
+        };
+        let row = rows(&Grid::new(&RunManifest::default(), &[record])).remove(0);
+        assert_eq!((row.n_events, row.n_events_again), (1, 0));
     }
 
     #[test]
