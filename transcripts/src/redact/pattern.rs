@@ -73,6 +73,8 @@ impl SecretKind {
 /// One form of a secret.
 pub(super) struct Pattern {
     pub kind: SecretKind,
+    /// What every match holds, as an expression that is cheap to look for: a text without it is not searched.
+    pub needle: &'static str,
     /// A regular expression with one or two groups: `key` is the name before a value, `body` what is replaced.
     pub expression: &'static str,
     /// What else a find must fulfil.
@@ -91,67 +93,112 @@ pub(super) struct Find<'a> {
 pub(super) const PATTERNS: &[Pattern] = &[
     of(
         SecretKind::PrivateKey,
+        "PRIVATE KEY",
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[ \t\r\n]|\\+[rn])*(?P<body>[A-Za-z0-9][^-]{20,}?)-----END",
         always,
     ),
-    of(SecretKind::AwsKey, r"(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|ANPA)(?P<body>[A-Z0-9]{16})", ends),
-    of(SecretKind::GithubToken, r"(?:gh[pousr]_|github_pat_)(?P<body>[A-Za-z0-9_]{22,255})", ends),
-    of(SecretKind::GitlabToken, r"gl(?:pat|ptt|dt|rt|cbt|oas)-(?P<body>[A-Za-z0-9_-]{20,})", is_mixed),
-    of(SecretKind::AnthropicKey, r"sk-ant-(?:[a-z]+[0-9]+-)?(?P<body>[A-Za-z0-9_-]{20,})", is_mixed),
+    of(
+        SecretKind::AwsKey,
+        "AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|ANPA",
+        r"(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|ANPA)(?P<body>[A-Z0-9]{16})",
+        ends,
+    ),
+    of(
+        SecretKind::GithubToken,
+        "gh[pousr]_|github_pat_",
+        r"(?:gh[pousr]_|github_pat_)(?P<body>[A-Za-z0-9_]{22,255})",
+        ends,
+    ),
+    of(
+        SecretKind::GitlabToken,
+        "gl(?:pat|ptt|dt|rt|cbt|oas)-",
+        r"gl(?:pat|ptt|dt|rt|cbt|oas)-(?P<body>[A-Za-z0-9_-]{20,})",
+        is_mixed,
+    ),
+    of(
+        SecretKind::AnthropicKey,
+        "sk-ant-",
+        r"sk-ant-(?:[a-z]+[0-9]+-)?(?P<body>[A-Za-z0-9_-]{20,})",
+        is_mixed,
+    ),
     of(
         SecretKind::OpenaiKey,
+        "sk-",
         r"sk-(?:proj-|svcacct-|admin-|or-v1-|lf-)?(?P<body>[A-Za-z0-9_-]{20,})",
         is_mixed,
     ),
-    of(SecretKind::SlackToken, r"(?:xox[abeoprs]|xapp)-(?P<body>[A-Za-z0-9-]{10,})", is_mixed),
     of(
         SecretKind::SlackToken,
+        "xox[abeoprs]-|xapp-",
+        r"(?:xox[abeoprs]|xapp)-(?P<body>[A-Za-z0-9-]{10,})",
+        is_mixed,
+    ),
+    of(
+        SecretKind::SlackToken,
+        r"hooks\.slack\.com/",
         r"hooks\.slack\.com/(?:services|workflows)/(?P<body>[A-Za-z0-9/+]{20,})",
         always,
     ),
-    of(SecretKind::GoogleKey, r"AIza(?P<body>[A-Za-z0-9_-]{35})", ends),
-    of(SecretKind::GoogleKey, r"(?:ya29\.|GOCSPX-)(?P<body>[A-Za-z0-9_-]{20,})", is_mixed),
+    of(SecretKind::GoogleKey, "AIza", r"AIza(?P<body>[A-Za-z0-9_-]{35})", ends),
+    of(SecretKind::GoogleKey, r"ya29\.|GOCSPX-", r"(?:ya29\.|GOCSPX-)(?P<body>[A-Za-z0-9_-]{20,})", is_mixed),
     of(
         SecretKind::ServiceKey,
+        "hf_|npm_|gsk_|xai-|r8_|nvapi-|pypi-|pplx-|dop_v1_|tvly-|whsec_|lin_api_|shpat_|dckr_pat_|[srp]k_(?:live|test)_",
         r"(?:hf_|npm_|gsk_|xai-|r8_|nvapi-|pypi-|pplx-|dop_v1_|tvly-|whsec_|lin_api_|shpat_|dckr_pat_|[srp]k_(?:live|test)_)(?P<body>[A-Za-z0-9_-]{16,})",
         is_mixed,
     ),
-    of(SecretKind::ServiceKey, r"SG\.(?P<body>[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})", is_mixed),
+    of(SecretKind::ServiceKey, r"SG\.", r"SG\.(?P<body>[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,})", is_mixed),
     of(
         SecretKind::Jwt,
+        "eyJ",
         r"eyJ(?P<body>[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]{8,})?)",
         always,
     ),
-    of(SecretKind::Bearer, r"(?i-u:bearer)[ \t]+(?P<body>[A-Za-z0-9._~+/-]{16,}=*)", is_mixed),
     of(
         SecretKind::Bearer,
+        "(?i-u)bearer",
+        r"(?i-u:bearer)[ \t]+(?P<body>[A-Za-z0-9._~+/-]{16,}=*)",
+        is_mixed,
+    ),
+    of(
+        SecretKind::Bearer,
+        "(?i-u)authorization|x-api-key",
         r#"(?i-u:authorization|x-api-key)\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:(?i-u:basic|token|digest|apikey)[ \t]+)?(?P<body>[A-Za-z0-9._~+/-]{12,}=*)"#,
         is_mixed,
     ),
     of(
         SecretKind::UrlPassword,
+        "://",
         r#"[a-z][a-z0-9+.-]{1,20}://[^\s:/@"'`<>\\{}$]{0,80}:(?P<body>[^\s/@"'`<>\\{}$]{3,80})@"#,
         is_no_example,
     ),
     of(
         SecretKind::NamedSecret,
+        "(?i-u)secret|token|passw|passphrase|pwd|(?:api|access|private|auth|encryption)[_-]?key|credential",
         r#"(?P<key>(?i-u)[a-z0-9_.-]{0,60}(?:secret|token|passw(?:or)?d|passwd|passphrase|pwd|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key|encryption[_-]?key|credentials?)[a-z0-9_-]{0,40})(?:\\*["'])?[ \t]*(?::|=|=>|:=)[ \t]*(?P<body>(?:\\*["'])?[!-~&&[^"'`\\,;(){}\[\]<>$]]{6,400})"#,
         is_value,
     ),
     of(
         SecretKind::Email,
+        "@",
         r"(?P<body>[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.)(?:[A-Za-z0-9-]{1,63}\.){0,4}[A-Za-z]{2,12})",
         is_address,
     ),
     of(
         SecretKind::HomePath,
+        "home|[Uu]sers",
         r"(?:(?:/var|/export|/private|/mnt/[a-z])?/(?:home|Users)/|[A-Za-z]:(?:\\{1,4}|/)[Uu]sers(?:\\{1,4}|/)|-(?:home|Users)-)(?P<body>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})",
         always,
     ),
 ];
 
-const fn of(kind: SecretKind, expression: &'static str, accepts: fn(&Find<'_>) -> bool) -> Pattern {
-    Pattern { kind, expression, accepts }
+const fn of(
+    kind: SecretKind,
+    needle: &'static str,
+    expression: &'static str,
+    accepts: fn(&Find<'_>) -> bool,
+) -> Pattern {
+    Pattern { kind, needle, expression, accepts }
 }
 
 const fn always(_: &Find<'_>) -> bool {

@@ -24,8 +24,9 @@ pub(super) struct Span {
 /// The compiled patterns.
 #[derive(Debug)]
 pub(super) struct Finder {
-    /// Tells in one pass which patterns a text is worth.
-    any: RegexSet,
+    /// Tells in one pass which patterns a text is worth. The expressions themselves would not do: their counted
+    /// repetitions make too many states for one automaton.
+    needles: RegexSet,
     each: Vec<Regex>,
     names: Option<Regex>,
 }
@@ -37,7 +38,7 @@ impl Finder {
     /// None in practice: the patterns are ours, names are escaped and bounded.
     pub fn new(names: &[String]) -> Result<Self, regex::Error> {
         let expressions = PATTERNS.iter().map(|pattern| pattern.expression);
-        let any = RegexSet::new(expressions.clone())?;
+        let needles = RegexSet::new(PATTERNS.iter().map(|pattern| pattern.needle))?;
         let each: Result<Vec<Regex>, regex::Error> = expressions.map(Regex::new).collect();
         let mut names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
         // Of two names that begin alike the longer one is tried first.
@@ -47,7 +48,7 @@ impl Finder {
             true => None,
             false => Some(RegexBuilder::new(&names.join("|")).case_insensitive(true).build()?),
         };
-        Ok(Self { any, each: each?, names })
+        Ok(Self { needles, each: each?, names })
     }
 
     /// Names of users in the paths of a text that are worth looking for elsewhere, added to `names`.
@@ -72,8 +73,13 @@ impl Finder {
 
     /// What is in a text, in order, no two overlapping.
     pub fn spans(&self, text: &str) -> Vec<Span> {
+        self.spans_of(text, self.needles.matches(text))
+    }
+
+    /// As [`Finder::spans`], of these patterns alone.
+    fn spans_of(&self, text: &str, patterns: impl IntoIterator<Item = usize>) -> Vec<Span> {
         let mut spans: BTreeMap<usize, Span> = BTreeMap::new();
-        for at in self.any.matches(text) {
+        for at in patterns {
             let mut from = 0;
             while let Some(found) = self.each[at].captures_at(text, from) {
                 let Some(all) = found.get(0) else { break };
@@ -165,4 +171,43 @@ fn starts_word(text: &str, start: usize) -> Option<usize> {
     }
     let is_escape = b"nrtbf".contains(&previous) && backslashes(start - 1) % 2 == 1;
     (!previous.is_ascii_alphanumeric() || is_escape).then_some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Texts in which every pattern has something to find.
+    fn texts() -> Vec<String> {
+        let key = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R";
+        let upper = "ABCDEFGH12345678";
+        [
+            format!("-----BEGIN RSA PRIVATE KEY-----\nMII{key}{key}\n-----END RSA PRIVATE KEY-----"),
+            format!("AKIA{upper} ghp_{key} github_pat_{key} glpat-{key} sk-ant-api03-{key} sk-proj-{key}"),
+            format!("xoxb-{key} https://hooks.slack.com/services/{key} AIza{key} ya29.{key} hf_{key} SG.{key}.{key}"),
+            format!("eyJ{key}.eyJ{key} BEARER {key} X-Api-Key: {key} https://me:{key}@host.org/x"),
+            format!("DB_PASSWD={key} apiKey: \"{key}\" Credential = '{key}' alice@firm.org /home/alice/x C:\\Users\\bob\\y"),
+            "nothing of the kind: the task-list of a disk-cache, at home".to_owned(),
+        ]
+        .to_vec()
+    }
+
+    #[test]
+    fn needles_leave_out_nothing_that_is_found_without_them() {
+        let finder = Finder::new(&[]).unwrap();
+        let mut found = std::collections::BTreeSet::new();
+        for text in texts() {
+            for (at, pattern) in PATTERNS.iter().enumerate() {
+                let alone = finder.spans_of(&text, [at]);
+                found.extend((!alone.is_empty()).then_some(at));
+                assert!(
+                    alone.is_empty() || finder.needles.matches(&text).matched(at),
+                    "{}: {text}",
+                    pattern.needle
+                );
+            }
+            assert_eq!(finder.spans(&text), finder.spans_of(&text, 0..PATTERNS.len()), "{text}");
+        }
+        assert_eq!(found.len(), PATTERNS.len(), "every pattern finds something: {found:?}");
+    }
 }
