@@ -1,10 +1,11 @@
 //! Multi-turn input of NVIDIA AIPerf (ai-dynamo/aiperf), for `--custom-dataset-type mooncake_trace`: one request a
 //! line, those of one `session_id` sent one after the other, each `delay` milliseconds after the answer before it.
-//! `messages` holds the whole history (`message_mode` `history`, the default): AIPerf sends it as it is and puts no live
-//! answer into it, so every prefix is the recorded one. AIPerf's `multi_turn` type holds user texts alone, without
+//! `messages` holds the whole history, from which AIPerf infers the context mode `message_array_with_responses`: it
+//! sends the list as it is and puts no live answer into it, so every prefix is the recorded one. AIPerf's `multi_turn` type holds user texts alone, without
 //! tools, results or recorded answers, which is why it is not used.
 //!
-//! Source: `MooncakeTrace` in src/aiperf/dataset/loader/models.py and mooncake_trace.py beside it.
+//! Source: `MooncakeTrace` in src/aiperf/dataset/loader/models.py and mooncake_trace.py beside it,
+//! `ConversationContextMode`.
 
 use std::io::Write;
 

@@ -34,7 +34,8 @@ pub enum ExportForm {
 /// Writes one call as one JSON object.
 type WriteLine = fn(&Session, usize, &mut dyn Write) -> serde_json::Result<()>;
 
-/// Writes sessions into a folder that exists; a file of the same name is replaced. Returns the files written.
+/// Writes sessions into a folder that exists; a file of the same name is replaced. Returns the files written. Calls
+/// whose recording holds no message of the request are left out: no server takes them, and AIPerf refuses the file.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -74,7 +75,8 @@ fn one(sessions: &[Session], path: PathBuf, line: WriteLine) -> Result<Vec<PathB
     let io = |source| TranscriptError::io(&path, source);
     let mut file = BufWriter::new(File::create(&path).map_err(io)?);
     for session in sessions {
-        for call_index in 0..session.calls.len() {
+        let calls = session.calls.iter().enumerate().filter(|(_, call)| !call.prefix.is_empty());
+        for (call_index, _) in calls {
             let written = line(session, call_index, &mut file).map_err(std::io::Error::from);
             written.and_then(|()| file.write_all(b"\n")).map_err(io)?;
         }

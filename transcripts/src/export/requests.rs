@@ -1,4 +1,4 @@
-//! Request bodies of chat completions, one a line: line k is call k of the session. The body holds what the session
+//! Request bodies of chat completions, one a line, in the order of the session's calls. The body holds what the session
 //! holds (model, messages, tools) and nothing else; sampling settings are the sender's.
 //!
 //! AIPerf replays such files as they are (`--custom-dataset-type raw_payload`: a file is a list of requests, a folder

@@ -179,6 +179,18 @@ fn guidellm_gets_rows_with_one_schema() {
     assert!(rows.iter().all(|row| row.as_object().unwrap().len() == 2));
 }
 
+/// AIPerf refuses a file with a request of no messages.
+#[test]
+fn calls_without_messages_are_left_out() {
+    let mut session = small();
+    session.calls[0].prefix.clear();
+    for form in [ExportForm::OpenaiChat, ExportForm::Requests, ExportForm::Aiperf, ExportForm::Guidellm] {
+        let (_, rows) = lines(form, &session);
+        assert_eq!(rows.len(), 1, "{form:?}");
+        assert_eq!(rows[0]["messages"].as_array().unwrap().len(), 3);
+    }
+}
+
 #[test]
 fn ids_that_give_one_file_name_give_two_files() {
     let folder = tempfile::tempdir().unwrap();
