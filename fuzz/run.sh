@@ -10,12 +10,12 @@ fi
 fixtures=../transcripts/tests/fixtures
 for target in $(cargo +nightly fuzz list); do
   case $target in
-    canonical) seeds=../transcripts/data ;;
-    claude_code | detection | redaction) seeds=$fixtures ;;
-    *) seeds=$fixtures/formats/$target ;;
+    canonical) seeds=(../transcripts/tests/canonical) ;;
+    claude_code | detection | redaction) seeds=("$fixtures" ../transcripts/data) ;;
+    *) seeds=("$fixtures/formats/$target") ;;
   esac
   printf '\n== %s\n' "$target"
   mkdir -p "corpus/$target"
-  cargo +nightly fuzz run "$target" "corpus/$target" "$seeds" -- \
+  cargo +nightly fuzz run "$target" "corpus/$target" "${seeds[@]}" -- \
     -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1
 done

@@ -109,6 +109,11 @@ pub enum Reason {
         /// Requests.
         count: u64,
     },
+    /// Answers were recorded as events, of which some are missing or cannot be read.
+    AnswersIncomplete {
+        /// Answers.
+        count: u64,
+    },
     /// Tool results were recorded as data and are rendered as text by us.
     ResultsRendered {
         /// Tool results.
@@ -163,6 +168,7 @@ impl Reason {
             | Self::ToolsChanged { .. }
             | Self::SummariesPlaced { .. }
             | Self::PastMissing { .. }
+            | Self::AnswersIncomplete { .. }
             | Self::ResultsRendered { .. }
             | Self::ReceiptsKept { .. }
             | Self::ProjectionsNotApplied { .. }
@@ -215,6 +221,9 @@ impl Reason {
                 "after {} compactions the person's messages and the summary stand for what was sent"
             }
             Self::PastMissing { .. } => "{} requests continue an answer that is not in the log",
+            Self::AnswersIncomplete { .. } => {
+                "{} answers are incomplete: events of their streams are missing or cannot be read"
+            }
             Self::ResultsRendered { .. } => {
                 "{} tool results were recorded as data and are rendered as text by us"
             }
@@ -279,6 +288,7 @@ impl Reason {
             | Self::ToolsChanged { count }
             | Self::SummariesPlaced { count }
             | Self::PastMissing { count }
+            | Self::AnswersIncomplete { count }
             | Self::ResultsRendered { count }
             | Self::ReceiptsKept { count }
             | Self::ProjectionsNotApplied { count }

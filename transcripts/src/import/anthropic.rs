@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::group::{GroupFile, GroupImport};
 use super::records::Record;
 use super::requests::{Request, Requests};
-use super::{ImportedFile, chat, tools};
+use super::{ImportedFile, chat, number, tools};
 use crate::call::Usage;
 use crate::message::{Message, Origin, Part, Reasoning, Role};
 use crate::session::SourceFormat;
@@ -52,12 +52,11 @@ fn take(mut exchange: Exchange, at: Origin, requests: &mut Requests, report: &mu
         }
     }
     let instructions = system_prompt(exchange.body.remove("system"), at).map(Incoming::from);
-    let given = exchange.body.remove("tools");
-    let tools = given.and_then(|tools| tools.as_array().cloned()).unwrap_or_default();
-    let response = exchange.response.unwrap_or_default();
+    let tools = exchange.take_tools();
+    let response = exchange.response.take().unwrap_or_default();
     let usage = response.get("usage").and_then(Value::as_object).map(usage);
     let completion = match response {
-        Value::Object(mut response) if response.contains_key("content") => {
+        Value::Object(mut response) if response.get("content").is_some_and(|content| !content.is_null()) => {
             response.insert("role".to_owned(), "assistant".into());
             reader.read(response, at).into_iter().next()
         }
@@ -67,7 +66,8 @@ fn take(mut exchange: Exchange, at: Origin, requests: &mut Requests, report: &mu
         report.bad_message(at.line, format!("{} content blocks of a type that is not known", reader.unknown));
     }
     let tools = Some(tools::to_chat(tools));
-    let Exchange { started, ended, .. } = exchange;
+    let Exchange { started, ended, gaps, .. } = exchange;
+    gaps.tell(at.line, report);
     let (parent, lost_past) = (None, false);
     requests.add(Request {
         instructions,
@@ -81,6 +81,7 @@ fn take(mut exchange: Exchange, at: Origin, requests: &mut Requests, report: &mu
         at,
         parent,
         lost_past,
+        is_incomplete: gaps.are_there(),
     });
 }
 
@@ -96,7 +97,7 @@ fn part(block: Block) -> Option<Part> {
 }
 
 fn usage(usage: &Map<String, Value>) -> Usage {
-    let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let count = |name: &str| usage.get(name).and_then(number::whole).unwrap_or(0);
     Usage {
         input: count("input_tokens"),
         cache_creation: count("cache_creation_input_tokens"),

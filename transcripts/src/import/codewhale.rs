@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::ImportedFile;
 use super::anthropic::{BlockReader, system_prompt};
 use super::draft::{Draft, DraftCall, Incoming, Store};
 use super::group::{GroupFile, GroupImport};
 use super::records::Record;
+use super::{ImportedFile, number};
 use crate::fidelity::Reason;
 use crate::message::{Message, Origin, Role};
 use crate::session::{IssueKind, Kind, Session, SourceFormat};
@@ -83,7 +83,7 @@ impl Saved {
         let metadata = saved.get("metadata").and_then(Value::as_object);
         let field = |name: &str| metadata.and_then(|metadata| metadata.get(name));
         let text = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
-        let count = |name: &str| field(name).and_then(Value::as_u64).unwrap_or(0);
+        let count = |name: &str| field(name).and_then(number::whole).unwrap_or(0);
         let mut draft = Draft::new(text("id").unwrap_or_default(), SourceFormat::Codewhale);
         draft.files.insert(at.file);
         draft.reasons.push(Reason::RebuiltFromLog);

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::exchange::Exchange;
+use super::lines;
 use super::records::{self, Layout};
 use super::{claude_code, codewhale, codex, helexa, openai_chat, openhands, responses, swe_agent};
 use crate::canonical;
@@ -56,7 +57,7 @@ pub(super) fn peek(path: &Path) -> io::Result<Peek> {
         canonical: canonical::looks_canonical(&head),
         format: None,
         layout: Layout::Lines,
-        empty: head.len() < 4096 && head.iter().all(u8::is_ascii_whitespace),
+        empty: head.len() < 4096 && !head.contains(&0) && lines::trim(&head).is_empty(),
         damaged: false,
         session_id: None,
         first_time: None,
@@ -71,7 +72,8 @@ pub(super) fn peek(path: &Path) -> io::Result<Peek> {
     let report = records::read(path, peek.layout, |record, _| {
         values += 1;
         peek.format = peek.format.or_else(|| format_of(&record.value));
-        if let Value::Object(object) = &record.value {
+        let listed = record.value.as_array().into_iter().flatten().take(PEEK_VALUES as usize);
+        for object in record.value.as_object().into_iter().chain(listed.filter_map(Value::as_object)) {
             peek.claude_code_names(object, &mut agent);
         }
         let done = match peek.format {

@@ -4,22 +4,37 @@
 use serde_json::{Map, Value};
 
 use super::chat;
+use super::number;
 use super::stamp::Stamp;
+use super::stream::{self, Gaps};
 use crate::session::SourceFormat;
 
 /// A request body, its answer and the times around them.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub body: Map<String, Value>,
-    /// The answer's body.
+    /// The answer's body; of an answer that was streamed, what its events make.
     pub response: Option<Value>,
+    /// What that body lacks.
+    pub gaps: Gaps,
     pub started: Option<Stamp>,
     pub ended: Option<Stamp>,
 }
 
 /// Members that hold a request body, and those that hold an answer's.
 const BODIES: [&str; 6] = ["request", "body", "request_body", "requestBody", "input_body", "payload"];
-const ANSWERS: [&str; 5] = ["response", "response_body", "responseBody", "completion", "output_body"];
+const ANSWERS: [&str; 8] = [
+    "response",
+    "response_body",
+    "responseBody",
+    "completion",
+    "output_body",
+    "response_chunks",
+    "chunks",
+    "events",
+];
+/// Members of an envelope that hold the body inside it; the last ones as the events of a stream.
+const INNER: [&str; 5] = ["body", "body_raw", "streamed_data", "chunks", "events"];
 /// Members that only a request body has.
 const PARAMETERS: [&str; 8] = [
     "model",
@@ -32,40 +47,32 @@ const PARAMETERS: [&str; 8] = [
     "top_p",
 ];
 
+/// Members that some logs put the parameters of a request into.
+const PARAMETER_SETS: [&str; 3] = ["model_parameters", "optional_params", "kwargs"];
+
 impl Exchange {
     /// Unwraps a record; `None` when no request is in it.
     pub fn of(value: Value) -> Option<Self> {
         let Value::Object(mut outer) = value else { return None };
-        let mut response = ANSWERS.iter().find_map(|name| outer.get(*name)).cloned().map(unwrapped);
+        let times = Times::of(&outer);
+        let mut answer = ANSWERS.iter().find_map(|name| Answer::of(outer.get(*name)?));
         let inner = BODIES.iter().find(|name| outer.get(**name).is_some_and(holds_a_body));
         let body = inner.and_then(|name| outer.remove(*name)).map(unwrapped);
-        let (body, outer) = match body {
-            Some(Value::Object(body)) => (body, outer),
+        let body = match body {
+            Some(Value::Object(body)) => body,
             _ => {
                 // Some logs lay the answer beside the request's own members.
                 let answers =
                     ["choices", "output"].iter().any(|name| outer.get(*name).is_some_and(Value::is_array));
-                if response.is_none() && answers {
-                    response = Some(Value::Object(outer.clone()));
+                if answer.is_none() && answers {
+                    answer = Some(Answer { body: Value::Object(outer.clone()), gaps: Gaps::default() });
                 }
-                (outer.clone(), outer)
+                outer
             }
         };
-        let response = response.filter(|response| response.is_object() || response.is_string());
-        let time = |names: &[&str]| names.iter().find_map(|name| Stamp::from_value(outer.get(*name)?));
-        let mut started =
-            time(&["start_time", "startTime", "started_at", "request_time", "request_timestamp"]);
-        let mut ended = time(&["end_time", "endTime", "ended_at", "response_timestamp"]);
-        let logged = time(&["timestamp", "time", "created_at"]);
-        let latency = outer.get("latency_sec").and_then(Value::as_f64).filter(|seconds| *seconds >= 0.0);
-        if let Some(seconds) = latency {
-            // A record with a latency was written when the answer was there.
-            ended = ended.or_else(|| logged.clone());
-            let start = ended.as_ref().and_then(|ended| Stamp::from_ms(ended.ms - (seconds * 1000.0) as i64));
-            started = started.or(start);
-        }
-        started = started.or(logged);
-        Some(Self { body, response, started, ended })
+        let (response, gaps) = answer.map(|answer| (answer.body, answer.gaps)).unzip();
+        let Times { started, ended } = times;
+        Some(Self { body, response, gaps: gaps.unwrap_or_default(), started, ended })
     }
 
     /// Which API the request speaks; `None` when it is none.
@@ -104,6 +111,17 @@ impl Exchange {
             || block_of(&["tool_use", "tool_result", "thinking", "redacted_thinking"])
     }
 
+    /// Takes the tool definitions out of the request, in the form of its API.
+    pub fn take_tools(&mut self) -> Vec<Value> {
+        let beside = PARAMETER_SETS
+            .iter()
+            .find_map(|name| self.body.get_mut(*name)?.get_mut("tools").map(Value::take));
+        match self.body.remove("tools").filter(Value::is_array).or(beside) {
+            Some(Value::Array(tools)) => tools,
+            _ => Vec::new(),
+        }
+    }
+
     /// The model that was asked, as the answer or the request names it.
     pub fn model(&self) -> Option<String> {
         let answered = self.response.as_ref().and_then(|response| response.get("model"));
@@ -111,7 +129,54 @@ impl Exchange {
     }
 }
 
-/// A body inside its envelopes: a `body` member, or JSON in a string.
+/// An answer's body and what it lacks.
+struct Answer {
+    body: Value,
+    gaps: Gaps,
+}
+
+impl Answer {
+    /// Unwraps what a record holds of an answer; `None` for what is none.
+    fn of(recorded: &Value) -> Option<Self> {
+        let body = unwrapped(recorded.clone());
+        if let Some(streamed) = stream::assembled(&body) {
+            return Some(Self { body: streamed.answer, gaps: streamed.gaps });
+        }
+        (body.is_object() || body.is_string()).then(|| Self { body, gaps: Gaps::default() })
+    }
+}
+
+/// When a request was sent and when its answer was there.
+struct Times {
+    started: Option<Stamp>,
+    ended: Option<Stamp>,
+}
+
+impl Times {
+    /// The times beside a request and its answer, and those in their envelopes.
+    fn of(outer: &Map<String, Value>) -> Self {
+        let time = |names: &[&str]| names.iter().find_map(|name| Stamp::from_value(outer.get(*name)?));
+        let of_envelope = |names: &[&str]| {
+            let mut envelopes = names.iter().filter_map(|name| outer.get(*name)?.as_object());
+            envelopes.find_map(|envelope| Stamp::from_value(envelope.get("timestamp")?))
+        };
+        let started = time(&["start_time", "startTime", "started_at", "request_time", "request_timestamp"]);
+        let mut started = started.or_else(|| of_envelope(&BODIES));
+        let ended = time(&["end_time", "endTime", "ended_at", "response_timestamp"]);
+        let mut ended = ended.or_else(|| of_envelope(&ANSWERS));
+        let logged = time(&["timestamp", "time", "created_at"]);
+        let latency = outer.get("latency_sec").and_then(number::real).filter(|seconds| *seconds >= 0.0);
+        if let Some(seconds) = latency {
+            // A record with a latency was written when the answer was there.
+            ended = ended.or_else(|| logged.clone());
+            let start = ended.as_ref().and_then(|ended| Stamp::from_ms(ended.ms - (seconds * 1000.0) as i64));
+            started = started.or(start);
+        }
+        Self { started: started.or(logged), ended }
+    }
+}
+
+/// A body inside its envelopes: a member of `INNER`, or JSON in a string.
 fn unwrapped(mut value: Value) -> Value {
     for _ in 0..3 {
         value = match value {
@@ -119,26 +184,37 @@ fn unwrapped(mut value: Value) -> Value {
                 Ok(parsed) => parsed,
                 Err(_) => return Value::String(text),
             },
-            Value::Object(mut object) if is_envelope(&object) => object.remove("body").unwrap_or(Value::Null),
+            Value::Object(mut object) => match inner_of(&object) {
+                Some(name) => object.remove(name).unwrap_or(Value::Null),
+                None => return Value::Object(object),
+            },
             other => return other,
         };
     }
     value
 }
 
-fn is_envelope(object: &Map<String, Value>) -> bool {
+/// The member of an envelope that holds the body; `None` for a body.
+fn inner_of(object: &Map<String, Value>) -> Option<&'static str> {
     let is_body =
         ["messages", "input", "choices", "output", "content"].iter().any(|name| object.contains_key(*name));
-    !is_body && object.get("body").is_some_and(|body| body.is_object() || body.is_string())
+    let holds = |name: &&str| match object.get(*name) {
+        Some(Value::Array(_)) => true,
+        Some(Value::Object(_)) => *name == "body",
+        Some(Value::String(text)) => !text.is_empty(),
+        _ => false,
+    };
+    INNER.into_iter().filter(|_| !is_body).find(|name| holds(name))
 }
 
 fn holds_a_body(value: &Value) -> bool {
     let is_body = |value: &Value| value.get("messages").is_some() || value.get("input").is_some();
     match value {
         Value::String(text) => serde_json::from_str::<Value>(text).is_ok_and(|value| is_body(&value)),
-        Value::Object(object) if is_envelope(object) => {
-            object.get("body").is_some_and(|body| is_body(body) || body.is_string())
-        }
+        Value::Object(object) => match object.get("body").filter(|_| inner_of(object).is_some()) {
+            Some(body) => is_body(body) || body.is_string(),
+            None => is_body(value),
+        },
         other => is_body(other),
     }
 }
@@ -187,6 +263,34 @@ mod tests {
             (json!({"input": "hi"}), None),
         ] {
             assert_eq!(format(value.clone()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_a_tracer_of_http_logs_is_read_with_its_times() {
+        let body = json!({"model": "m", "system": "s", "messages": [{"role": "user", "content": "hi"}]});
+        let events = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\n\
+            event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+        let exchange = Exchange::of(json!({"logged_at": "2026-01-02T03:04:06Z",
+            "request": {"timestamp": 1_767_323_045, "method": "POST", "body": body},
+            "response": {"timestamp": 1_767_323_046.5, "status_code": 200, "body_raw": events}}));
+        let exchange = exchange.unwrap();
+        assert_eq!(exchange.format(), Some(SourceFormat::Anthropic));
+        assert_eq!((exchange.response.unwrap()["content"].clone(), exchange.gaps.is_cut), (json!([]), false));
+        assert_eq!(exchange.started.unwrap().ms, 1_767_323_045_000);
+        assert_eq!(exchange.ended.unwrap().ms, 1_767_323_046_500);
+    }
+
+    #[test]
+    fn tools_are_found_beside_the_messages_and_among_the_parameters() {
+        let user = json!([{"role": "user", "content": "hi"}]);
+        for value in [
+            json!({"messages": user, "tools": [{"name": "ls"}]}),
+            json!({"messages": user, "model_parameters": {"tools": [{"name": "ls"}]}}),
+            json!({"messages": user, "tools": null, "optional_params": {"tools": [{"name": "ls"}]}}),
+        ] {
+            let mut exchange = Exchange::of(value.clone()).unwrap();
+            assert_eq!(exchange.take_tools(), [json!({"name": "ls"})], "{value}");
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::claude_code::AgentFile;
 use super::discover::{Ordered, Source, walk};
-use super::{detect, stem};
+use super::{detect, lines, stem};
 
 /// The files of one Claude Code session.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub(super) fn description(path: &Path) -> Option<String> {
     if fs::metadata(&side).ok()?.len() > 1 << 20 {
         return None;
     }
-    let value: Value = serde_json::from_slice(&fs::read(side).ok()?).ok()?;
+    let value: Value = serde_json::from_slice(lines::trim(&fs::read(side).ok()?)).ok()?;
     Some(value.get("description")?.as_str()?.trim().to_owned())
 }
 

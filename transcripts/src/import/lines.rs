@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::{self, BufRead};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::json_text::escaped_unit;
 
@@ -43,6 +43,8 @@ pub enum WarningKind {
     NoCompletion,
     /// The document is cut off or damaged: what stands before the damage is kept.
     CutOff,
+    /// An answer was recorded as events that end before it does. What came of it is kept.
+    CutAnswer,
 }
 
 impl WarningKind {
@@ -65,13 +67,6 @@ impl WarningKind {
 pub(super) struct Problem {
     pub kind: WarningKind,
     pub message: String,
-}
-
-/// The objects of one line, and what was wrong with it.
-#[derive(Debug, Default)]
-pub(super) struct ParsedLine {
-    pub objects: Vec<Map<String, Value>>,
-    pub problems: Vec<Problem>,
 }
 
 /// Calls `each` with the number (from 1) and the bytes of every line, without its end; `None` for a line over `cap`.
@@ -124,25 +119,12 @@ pub(super) struct ParsedText {
     pub problems: Vec<Problem>,
 }
 
-/// Parses one line. A blank line gives neither objects nor problems.
-pub(super) fn parse_line(bytes: &[u8]) -> ParsedLine {
-    let ParsedText { values, problems } = parse_text(bytes);
-    let mut line = ParsedLine { objects: Vec::new(), problems };
-    for value in values {
-        match value {
-            Value::Object(object) => line.objects.push(object),
-            other => line.problems.push(not_an_object(&other)),
-        }
-    }
-    line
-}
-
 /// The problem of a value that is no object where one must stand.
 pub(super) fn not_an_object(value: &Value) -> Problem {
     Problem { kind: WarningKind::NotAnObject, message: format!("got {}", describe(value)) }
 }
 
-/// Parses all values of a piece of text.
+/// Parses all values of a piece of text. A blank one gives neither values nor problems.
 pub(super) fn parse_text(bytes: &[u8]) -> ParsedText {
     let mut line = ParsedText::default();
     let trimmed = trim(bytes);
@@ -269,20 +251,21 @@ mod tests {
     use super::*;
 
     fn kinds(line: &[u8]) -> (usize, Vec<WarningKind>) {
-        let parsed = parse_line(line);
-        (parsed.objects.len(), parsed.problems.iter().map(|problem| problem.kind).collect())
+        let parsed = parse_text(line);
+        let objects = parsed.values.iter().filter(|value| value.is_object()).count();
+        (objects, parsed.problems.iter().map(|problem| problem.kind).collect())
     }
 
     #[test]
     fn every_malformed_shape_has_its_verdict() {
-        use WarningKind::{NotAnObject, NotJson, Repaired, SeveralObjects, TrailingText};
+        use WarningKind::{NotJson, Repaired, SeveralObjects, TrailingText};
         let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
         let cases: [(&[u8], usize, &[WarningKind]); 12] = [
             (b"{}", 1, &[]),
             (b"  \r", 0, &[]),
             (b"\xEF\xBB\xBF{\"a\":1}\r", 1, &[]),
             (b"{\"a\":1}{\"b\":2}", 2, &[SeveralObjects]),
-            (b"\"a string\"", 0, &[NotAnObject]),
+            (b"\"a string\"", 0, &[]),
             (b"{\"a\":1}{\"b\":", 1, &[TrailingText]),
             (b"{\"a\":", 0, &[NotJson]),
             (b"\0\0\0", 0, &[NotJson]),
@@ -299,8 +282,8 @@ mod tests {
 
     #[test]
     fn a_lone_surrogate_is_replaced_and_a_pair_is_kept() {
-        let line = parse_line(br#"{"a":"\ud83d\ude00 \ud83d x \udE00 \\ud83d"}"#);
-        assert_eq!(line.objects[0]["a"], "\u{1F600} \u{FFFD} x \u{FFFD} \\ud83d");
+        let line = parse_text(br#"{"a":"\ud83d\ude00 \ud83d x \udE00 \\ud83d"}"#);
+        assert_eq!(line.values[0]["a"], "\u{1F600} \u{FFFD} x \u{FFFD} \\ud83d");
     }
 
     #[test]

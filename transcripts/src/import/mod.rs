@@ -16,6 +16,7 @@ mod helexa;
 mod image;
 mod items;
 mod lines;
+mod number;
 mod openai_chat;
 mod openhands;
 mod records;
@@ -23,6 +24,7 @@ mod requests;
 mod responses;
 mod salvage;
 mod stamp;
+mod stream;
 mod swe_agent;
 mod tools;
 
@@ -38,6 +40,7 @@ use self::discover::Source;
 use self::family::Family;
 use self::group::{GroupFile, GroupImport};
 pub use self::lines::{MAX_LINE_BYTES, WarningKind};
+use self::records::Layout;
 use crate::canonical;
 use crate::error::TranscriptError;
 use crate::session::{Kind, Session, SourceFormat};
@@ -147,7 +150,7 @@ pub fn import_texts(files: &[TextFile<'_>]) -> Result<Import, TranscriptError> {
             let agent = id.map(|id| AgentFile { id, description: None });
             let text = file.text.as_bytes();
             let open = Box::new(move || Ok(Box::new(text) as Box<dyn BufRead>));
-            FamilyFile { path: file.name.to_owned(), stem, agent, open }
+            FamilyFile { path: file.name.to_owned(), stem, agent, layout: Layout::Lines, open }
         })
         .collect();
     family.sort_by_key(|file| file.agent.is_some());
@@ -204,8 +207,9 @@ fn import_family(family: Family, taken: &mut Taken) -> Result<Import, Transcript
     let agents = family.agents.into_iter().map(|agent| (agent.path, Some(agent.agent)));
     for (path, agent) in family.main.into_iter().map(|main| (main, None)).chain(agents) {
         let (stem, shown) = (stem(&path), path.display().to_string());
+        let layout = records::layout(&path).map_err(|source| TranscriptError::io(&path, source))?;
         let open = Box::new(move || Ok(Box::new(BufReader::new(File::open(path)?)) as Box<dyn BufRead>));
-        files.push(FamilyFile { path: shown, stem, agent, open });
+        files.push(FamilyFile { path: shown, stem, agent, layout, open });
     }
     finish(claude_code::import(files, &saved_results, taken))
 }

@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::group::{GroupFile, GroupImport};
 use super::records::Record;
 use super::requests::{Request, Requests};
-use super::{ImportedFile, tools};
+use super::{ImportedFile, number, tools};
 use crate::call::Usage;
 use crate::fidelity::Reason;
 use crate::message::{Origin, Role};
@@ -121,18 +121,16 @@ impl Reader {
         };
         // Prompt-encoded tools stand in the messages; what the model wrote is the raw answer.
         let is_prompt_encoded = exchange.body.contains_key("raw_messages");
-        let tools = match exchange.body.remove("tools") {
-            _ if is_prompt_encoded => Vec::new(),
-            Some(Value::Array(tools)) => tools::to_chat(tools),
-            _ => Vec::new(),
-        };
+        let tools = tools::to_chat(exchange.take_tools());
+        let tools = if is_prompt_encoded { Vec::new() } else { tools };
         let raw = exchange.body.remove("raw_response").filter(Value::is_object);
         let usage = exchange.response.as_ref().and_then(|response| response.get("usage")).and_then(usage);
-        let answer = raw.or(exchange.response).and_then(answer);
+        let answer = raw.or(exchange.response.take()).and_then(answer);
         let completion = answer.and_then(|answer| chat.read(answer, at).ok());
         let completion = completion.filter(|incoming| incoming.message.role == Role::Assistant);
         chat.tell_unknown(at, report);
-        let Exchange { started, ended, .. } = exchange;
+        let Exchange { started, ended, gaps, .. } = exchange;
+        gaps.tell(at.line, report);
         let (instructions, parent, lost_past, tools) = (None, None, false, Some(tools));
         self.requests.add(Request {
             instructions,
@@ -146,6 +144,7 @@ impl Reader {
             at,
             parent,
             lost_past,
+            is_incomplete: gaps.are_there(),
         });
     }
 }
@@ -188,7 +187,7 @@ fn answer(response: Value) -> Option<Value> {
 
 /// Token counts of a chat completion. The prompt's count holds the cached tokens, under the name of each server.
 pub(super) fn usage(usage: &Value) -> Option<Usage> {
-    let count = |value: Option<&Value>| value.and_then(Value::as_u64);
+    let count = |value: Option<&Value>| value.and_then(number::whole);
     let prompt = count(usage.get("prompt_tokens"))?;
     let details = usage.get("prompt_tokens_details").and_then(|details| details.get("cached_tokens"));
     let cache_read = [details, usage.get("prompt_cache_hit_tokens"), usage.get("cache_read_input_tokens")];

@@ -54,7 +54,7 @@ pub(super) fn layout(path: &Path) -> io::Result<Layout> {
         }
     })?;
     // The first line of a document is a bracket with or without more; the first of lines may be damaged.
-    let lines = first_is_whole != Some(false) || (whole > partial && !is_document(path)?);
+    let lines = first_is_whole != Some(false) || (whole > 0 && whole >= partial && !is_document(path)?);
     Ok(if lines { Layout::Lines } else { Layout::Document })
 }
 
@@ -68,10 +68,19 @@ fn is_document(path: &Path) -> io::Result<bool> {
 pub(super) fn read(
     path: &Path,
     layout: Layout,
+    each: impl FnMut(Record, &mut ImportedFile) -> ControlFlow<()>,
+) -> io::Result<ImportedFile> {
+    read_from(BufReader::new(File::open(path)?), path.display().to_string(), layout, each)
+}
+
+/// As [`read`], from what is open already; `path` is what the report calls it.
+pub(super) fn read_from(
+    reader: impl BufRead,
+    path: String,
+    layout: Layout,
     mut each: impl FnMut(Record, &mut ImportedFile) -> ControlFlow<()>,
 ) -> io::Result<ImportedFile> {
-    let mut report = ImportedFile::new(path.display().to_string());
-    let reader = BufReader::new(File::open(path)?);
+    let mut report = ImportedFile::new(path);
     match layout {
         Layout::Document => document(reader, &mut report, &mut each)?,
         Layout::Lines => {

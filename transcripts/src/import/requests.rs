@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub parent: Option<Place>,
     /// It names a past that is not recorded.
     pub lost_past: bool,
+    /// Events of the answer are missing or cannot be read.
+    pub is_incomplete: bool,
 }
 
 /// A call of a chain.
@@ -64,6 +66,7 @@ struct Chain {
     tools: Option<Vec<Value>>,
     other_tools: u64,
     lost_pasts: u64,
+    incomplete: u64,
 }
 
 impl Requests {
@@ -75,6 +78,7 @@ impl Requests {
     pub fn add(&mut self, request: Request) -> Place {
         let Request { instructions, messages, completion, tools, model, usage, at, parent, .. } = request;
         let (started, ended, lost_past) = (request.started, request.ended, request.lost_past);
+        let is_incomplete = request.is_incomplete && completion.is_some();
         let past = parent.as_ref().map_or(&[][..], |parent| &parent.messages);
         let mut seen = self.store.occurrences(past);
         let mut prefix: Vec<u32> = Vec::new();
@@ -96,6 +100,7 @@ impl Requests {
         chain.last = prefix;
         chain.draft.files.insert(at.file);
         chain.lost_pasts += u64::from(lost_past);
+        chain.incomplete += u64::from(is_incomplete);
         match &chain.tools {
             None => chain.tools = tools,
             Some(known) => chain.other_tools += u64::from(tools.is_some_and(|tools| tools != *known)),
@@ -135,6 +140,7 @@ impl Requests {
             tools: None,
             other_tools: 0,
             lost_pasts: 0,
+            incomplete: 0,
         });
         chain
     }
@@ -158,6 +164,7 @@ impl Requests {
             draft.tools = chain.tools.unwrap_or_default();
             draft.reasons.push(Reason::ToolsChanged { count: chain.other_tools });
             draft.reasons.push(Reason::PastMissing { count: chain.lost_pasts });
+            draft.reasons.push(Reason::AnswersIncomplete { count: chain.incomplete });
             let unanswered = draft.issues.get(&IssueKind::NoCompletion).cloned();
             if let Some((issue, file)) =
                 unanswered.and_then(|issue| Some((issue.clone(), files.get_mut(issue.first.file as usize)?)))

@@ -101,8 +101,8 @@ impl Log {
         let instructions = text(exchange.body.get("instructions")).filter(|text| !text.is_empty());
         let instructions = instructions
             .map(|text| Incoming::from(Message { origin: at, ..Message::text(Role::System, text) }));
-        let given = exchange.body.remove("tools");
-        let tools = given.and_then(|tools| tools.as_array().cloned()).unwrap_or_default();
+        let tools = exchange.take_tools();
+        exchange.gaps.tell(at.line, report);
         let response = exchange.response.unwrap_or_default();
         let output = response.get("output").and_then(Value::as_array).cloned().unwrap_or_default();
         let mut answer = items::messages(output, at, &mut self.items, &mut unknown);
@@ -124,6 +124,7 @@ impl Log {
             at,
             parent,
             lost_past,
+            is_incomplete: exchange.gaps.are_there(),
         };
         let place = self.requests.add(request);
         if let Some(id) = id {

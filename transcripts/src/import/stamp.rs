@@ -4,6 +4,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::number;
+
 /// When something was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
@@ -24,13 +26,13 @@ impl Stamp {
         Some(Self { text: utc.into(), ms: time.as_millisecond() })
     }
 
-    /// A time as a member of a record holds it: text, or seconds since 1970 (milliseconds where the number would be
+    /// A time as a member of a record holds it: RFC 3339, or seconds since 1970 (milliseconds where the number would be
     /// beyond the year 5000 as seconds).
     pub fn from_value(value: &Value) -> Option<Self> {
-        if let Some(text) = value.as_str() {
-            return Self::parse(text);
+        if let Some(stamp) = value.as_str().and_then(Self::parse) {
+            return Some(stamp);
         }
-        let number = value.as_f64().filter(|number| *number > 0.0)?;
+        let number = number::real(value).filter(|number| *number > 0.0)?;
         let ms = if number > 1e11 { number } else { number * 1000.0 };
         Self::from_ms(ms.round() as i64)
     }
@@ -57,6 +59,7 @@ mod tests {
             json!("2026-01-02T04:04:05+01:00"),
             json!(1_767_323_045),
             json!(1_767_323_045.0),
+            json!("1767323045.0"),
             json!(1_767_323_045_000_u64),
         ] {
             assert_eq!(Stamp::from_value(&value).map(|stamp| stamp.ms), Some(1_767_323_045_000), "{value}");

@@ -156,11 +156,13 @@ fn from_inputs(
     });
     let mut turns = turns.cloned();
     for entry in entries {
+        let turn = turns.next();
         let Value::Object(mut entry) = entry else {
             report.bad_message(at.line, "an entry of the trajectory that is no object");
+            // What it was sent goes with it, and what came next is not recorded.
+            next = None;
             continue;
         };
-        let turn = turns.next();
         let query = match entry.remove("query") {
             Some(Value::Array(query)) => Some(query),
             _ => next.take(),

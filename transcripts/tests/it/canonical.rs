@@ -40,6 +40,33 @@ fn every_session_is_read_back_as_it_was() {
     assert_eq!(again.sessions, only.sessions);
 }
 
+/// Fixtures and the files in `tests/canonical` that hold their first session.
+const WRITTEN: [(&str, &str); 3] = [
+    ("f06_parallel_sidechains.jsonl", "claude_code.session.json"),
+    ("formats/codex/response_items.jsonl", "codex.session.json"),
+    ("formats/openai_chat/streamed.jsonl", "openai_chat.session.json"),
+];
+
+/// What is written today is what was written before, byte for byte, and what was written before is read today.
+#[test]
+fn session_files_keep_their_form() {
+    let folder = tempfile::tempdir().unwrap();
+    for (fixture, name) in WRITTEN {
+        let mut session = one(fixture);
+        session.files.iter_mut().for_each(|file| file.path = fixture.to_owned());
+        let (path, golden) = (folder.path().join(name), fixtures().join("../canonical").join(name));
+        canonical::write(&session, &path).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some_and(|set| set == "1") {
+            std::fs::copy(&path, &golden).unwrap();
+        }
+        assert_eq!(canonical::read(&golden).unwrap(), session, "{name}");
+        assert!(
+            std::fs::read(&golden).unwrap() == std::fs::read(&path).unwrap(),
+            "{name} is written otherwise"
+        );
+    }
+}
+
 #[test]
 fn a_file_name_is_plain() {
     let mut session = one("microcompact.jsonl");

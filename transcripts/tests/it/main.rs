@@ -17,3 +17,4 @@ mod shared_formats;
 mod shared_set;
 mod structure;
 mod synth;
+mod variants;

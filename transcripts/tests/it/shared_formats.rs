@@ -3,19 +3,24 @@
 
 use std::path::PathBuf;
 
+use transcripts::error::TranscriptError;
 use transcripts::fidelity::Level;
 use transcripts::import::{Import, ImportOptions, import};
 use transcripts::session::{Session, SourceFormat};
 use transcripts::structure::Code;
 use transcripts::token_fit::token_fit;
 
-fn load(path: &str) -> Option<Import> {
+fn root() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/transcripts");
     if !root.is_dir() {
         eprintln!("skipped: {} is not there", root.display());
         return None;
     }
-    let import = import(&[root.join(path)], &ImportOptions::default()).unwrap();
+    Some(root)
+}
+
+fn load(path: &str) -> Option<Import> {
+    let import = import(&[root()?.join(path)], &ImportOptions::default()).unwrap();
     crate::invariants::check(&import);
     Some(import)
 }
@@ -109,8 +114,55 @@ fn only_reused_ids_and_breaks_are_found() {
     }
 }
 
+/// Files, sessions, calls, breaks, bad lines of each folder: the inventory, and the hand-written files beside it.
+const FOLDERS: [(&str, [usize; 5]); 8] = [
+    ("claude-code-log/real_projects", [28, 25, 261, 1, 0]),
+    ("claude-code-log/synthetic-fixtures", [29, 31, 79, 3, 4]),
+    ("claude-code-viewer", [2, 4, 27, 0, 0]),
+    ("entireio-cli", [4, 4, 197, 1, 0]),
+    ("mini-swe-agent", [4, 4, 89, 0, 0]),
+    ("openhands-sdk", [12, 4, 20, 3, 0]),
+    ("swe-agent", [3, 3, 28, 0, 0]),
+    ("tau-bench", [1, 12, 177, 0, 0]),
+];
+
 #[test]
-fn every_file_of_the_set_is_read() {
-    let Some(import) = load("") else { return };
-    assert!(import.sessions.len() >= 33 + 12 + 4 + 4 + 3, "{} sessions", import.sessions.len());
+fn every_folder_of_the_set_has_its_counts() {
+    for (folder, expected) in FOLDERS {
+        let Some(import) = load(folder) else { return };
+        let bad: u64 = import.files.iter().map(|file| file.bad_lines).sum();
+        let n_calls = import.sessions.iter().map(calls).sum();
+        let n_breaks = import.sessions.iter().map(breaks).sum();
+        let found = [import.files.len(), import.sessions.len(), n_calls, n_breaks, bad as usize];
+        assert_eq!(found, expected, "{folder}");
+    }
+}
+
+/// Every file that was named alone is read, or is said to be no recording.
+#[test]
+fn every_file_of_the_set_is_read_alone() {
+    let Some(root) = root() else { return };
+    let (mut waiting, mut read, mut refused) = (vec![root], 0, Vec::new());
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        match import(&[&path], &ImportOptions::default()) {
+            Ok(import) => {
+                crate::invariants::check(&import);
+                read += 1;
+            }
+            Err(TranscriptError::UnknownFormat { .. }) => {
+                refused.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+            Err(error) => panic!("{}: {error}", path.display()),
+        }
+    }
+    assert_eq!(read + refused.len(), 111);
+    let is_beside = |name: &String| {
+        ["LICENSE", "LICENCE.md", "metadata.json"].contains(&name.as_str()) || name.ends_with(".meta.json")
+    };
+    refused.retain(|name| !is_beside(name));
+    assert_eq!(refused, [""; 0]);
 }

@@ -9,6 +9,7 @@ use super::attachment;
 use super::content::{self, Block, take_string};
 use super::names::{Name, Names};
 use crate::call::Usage;
+use crate::import::number;
 use crate::import::stamp::Stamp;
 use crate::message::Origin;
 
@@ -299,14 +300,14 @@ fn assistant(mut object: Map<String, Value>, at: Origin, names: &mut Names, unkn
         wire_id,
         model: (!model.is_empty()).then(|| names.intern(&model)),
         usage: message.get("usage").and_then(Value::as_object).map(usage),
-        block_index: object.get("apiBlockIndex").and_then(Value::as_u64).unwrap_or(0),
+        block_index: object.get("apiBlockIndex").and_then(number::whole).unwrap_or(0),
         blocks: content.blocks,
     };
     Entry::Line(Line { body: Body::Assistant(response), ..line })
 }
 
 fn usage(usage: &Map<String, Value>) -> Usage {
-    let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let count = |name: &str| usage.get(name).and_then(number::whole).unwrap_or(0);
     Usage {
         input: count("input_tokens"),
         cache_creation: count("cache_creation_input_tokens"),

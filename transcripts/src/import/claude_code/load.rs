@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::BufRead;
 use std::ops::ControlFlow;
 
+use serde_json::Value;
+
 use super::line::{self, AgentCopy, Body, Entry, Line};
 use super::names::{Name, Names};
 use crate::import::ImportedFile;
-use crate::import::lines::{self, MAX_LINE_BYTES, Problem, WarningKind};
+use crate::import::records::{self, Layout, Record};
 use crate::message::Origin;
 use crate::session::IssueKind;
 
@@ -51,46 +53,48 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Reads one file. `agent` names the sub-agent whose file it is; its lines belong to that agent even where they do
     /// not say so.
-    pub fn read(&mut self, reader: impl BufRead, path: String, agent: Option<&str>) -> std::io::Result<()> {
+    pub fn read(
+        &mut self,
+        reader: impl BufRead,
+        path: String,
+        layout: Layout,
+        agent: Option<&str>,
+    ) -> std::io::Result<()> {
         let file = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         let agent = agent.map(|agent| self.names.intern(agent));
-        let mut report = ImportedFile::new(path);
         self.versions.push(Vec::new());
-        let lines = lines::for_each_line(reader, MAX_LINE_BYTES, |number, bytes| {
-            let at = Origin { file, line: number };
-            match bytes {
-                Some(bytes) => self.take_line(bytes, at, agent, &mut report),
-                None => {
-                    let message = format!("longer than {MAX_LINE_BYTES} bytes");
-                    report.note(number, [Problem { kind: WarningKind::TooLong, message }]);
+        let report = records::read_from(reader, path, layout, |Record { line, value }, report| {
+            let at = Origin { file, line };
+            match value {
+                // Somebody made one list of the lines.
+                Value::Array(items) if items.iter().any(Value::is_object) => {
+                    items.into_iter().for_each(|item| self.take(item, at, agent, report))
                 }
+                value => self.take(value, at, agent, report),
             }
             ControlFlow::Continue(())
         })?;
-        report.lines = u64::from(lines);
         self.files.push(report);
         Ok(())
     }
 
-    fn take_line(&mut self, bytes: &[u8], at: Origin, agent: Option<Name>, report: &mut ImportedFile) {
-        let parsed = lines::parse_line(bytes);
-        let mut problems = parsed.problems;
-        for object in parsed.objects {
-            let parsed = line::parse(object, at, &mut self.names);
-            for _ in 0..parsed.unknown_blocks {
-                self.notes.push(Note { kind: IssueKind::UnknownBlock, at, agent });
-            }
-            if let (Some(version), Some(versions)) = (parsed.version, self.versions.last_mut())
-                && !versions.contains(&version)
-                && versions.len() < 16
-            {
-                versions.push(version);
-            }
-            if let Some(problem) = self.take_entry(parsed.entry, agent) {
-                problems.push(Problem { kind: WarningKind::BadMessage, message: problem });
-            }
+    fn take(&mut self, value: Value, at: Origin, agent: Option<Name>, report: &mut ImportedFile) {
+        let Value::Object(object) = value else {
+            return report.not_an_object(at.line, &value);
+        };
+        let parsed = line::parse(object, at, &mut self.names);
+        for _ in 0..parsed.unknown_blocks {
+            self.notes.push(Note { kind: IssueKind::UnknownBlock, at, agent });
         }
-        report.note(at.line, problems);
+        if let (Some(version), Some(versions)) = (parsed.version, self.versions.last_mut())
+            && !versions.contains(&version)
+            && versions.len() < 16
+        {
+            versions.push(version);
+        }
+        if let Some(problem) = self.take_entry(parsed.entry, agent) {
+            report.bad_message(at.line, problem);
+        }
     }
 
     fn take_entry(&mut self, entry: Entry, agent: Option<Name>) -> Option<String> {

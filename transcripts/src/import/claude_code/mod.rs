@@ -30,6 +30,7 @@ use self::names::Name;
 use self::prefix::{Budget, Parts};
 use self::results::Results;
 use self::tree::{Chain, Tree};
+use super::records::Layout;
 use super::{ImportedFile, Warning, WarningKind};
 use crate::fidelity::{Fidelity, Reason};
 use crate::session::{Issue, IssueKind, Kind, Session, SourceFile, SourceFormat, System};
@@ -44,6 +45,8 @@ pub(super) struct FamilyFile<'a> {
     pub stem: String,
     /// For a sub-agent's file: the agent's id and what its side file says it does.
     pub agent: Option<AgentFile>,
+    /// How its lines lie in it.
+    pub layout: Layout,
     /// Opens the lines. Called when the file's turn comes: a family may have more files than a process may hold open.
     pub open: Open<'a>,
 }
@@ -91,7 +94,8 @@ pub(super) fn import(
     let mut descriptions = HashMap::new();
     for file in files {
         let agent = file.agent.as_ref().map(|agent| agent.id.as_str());
-        let read = (file.open)().and_then(|reader| loaded.read(reader, file.path.clone(), agent));
+        let read =
+            (file.open)().and_then(|reader| loaded.read(reader, file.path.clone(), file.layout, agent));
         read.map_err(|error| (file.path, error))?;
         if let Some(AgentFile { id, description: Some(description) }) = file.agent {
             descriptions.insert(loaded.names.intern(&id), description);

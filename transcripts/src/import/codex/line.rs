@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::call::Usage;
-use crate::import::items;
 use crate::import::stamp::Stamp;
+use crate::import::{items, number};
 
 /// What one line says.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ fn event(payload: &Map<String, Value>) -> Entry {
             Entry::Usage(last.and_then(usage), payload.get("info").cloned().unwrap_or(Value::Null))
         }
         Some("thread_rolled_back") => {
-            Entry::RolledBack(payload.get("num_turns").and_then(Value::as_u64).unwrap_or(1))
+            Entry::RolledBack(payload.get("num_turns").and_then(number::whole).unwrap_or(1))
         }
         Some(_) => Entry::Silent,
         None => Entry::Bad("an event without a type"),
@@ -154,10 +154,10 @@ fn event(payload: &Map<String, Value>) -> Entry {
 
 /// Counts of one response. The input holds the cached tokens.
 pub(in crate::import) fn usage(usage: &Value) -> Option<Usage> {
-    let count = |name: &str| usage.get(name).and_then(Value::as_u64);
+    let count = |name: &str| usage.get(name).and_then(number::whole);
     let input = count("input_tokens")?;
     let details = usage.get("input_tokens_details").and_then(|details| details.get("cached_tokens"));
-    let cached = count("cached_input_tokens").or_else(|| details.and_then(Value::as_u64));
+    let cached = count("cached_input_tokens").or_else(|| details.and_then(number::whole));
     let cache_read = cached.unwrap_or(0).min(input);
     let output = count("output_tokens").unwrap_or(0);
     Some(Usage { input: input - cache_read, cache_creation: 0, cache_read, output })

@@ -92,8 +92,14 @@ impl Rollout {
     /// Takes one line.
     pub fn take(&mut self, record: Record, store: &mut Store, report: &mut ImportedFile) {
         let at = Origin { file: self.file, line: record.line };
-        let Value::Object(object) = record.value else {
-            return report.not_an_object(record.line, &record.value);
+        let object = match record.value {
+            Value::Object(object) => object,
+            // Somebody made one list of the lines.
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                let each = items.into_iter().map(|value| Record { line: record.line, value });
+                return each.for_each(|item| self.take(item, store, report));
+            }
+            other => return report.not_an_object(record.line, &other),
         };
         let (time, entry) = line::parse(object);
         self.follow_copy(time.as_ref(), store);

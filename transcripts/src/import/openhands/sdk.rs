@@ -7,7 +7,7 @@ use super::view::{Answer, Effect};
 use crate::import::chat::ChatReader;
 use crate::import::draft::Incoming;
 use crate::import::stamp::Stamp;
-use crate::import::tools;
+use crate::import::{number, tools};
 use crate::message::{Message, Origin, Part, Role};
 
 /// Why an event gives nothing.
@@ -187,7 +187,7 @@ pub(super) fn rendered(observation: Option<&Value>) -> (Vec<Part>, bool) {
 fn condensation(event: &Map<String, Value>) -> Effect {
     let forgotten = event.get("forgotten_event_ids").and_then(Value::as_array).into_iter().flatten();
     let summary = event.get("summary").and_then(Value::as_str).filter(|summary| !summary.is_empty());
-    let offset = event.get("summary_offset").and_then(Value::as_u64);
+    let offset = event.get("summary_offset").and_then(number::whole);
     let offset = offset.and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
     Effect::Condensed {
         forgotten: forgotten.filter_map(Value::as_str).map(str::to_owned).collect(),
