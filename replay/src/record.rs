@@ -7,6 +7,8 @@ use std::time::Duration;
 use reports::record::{
     CacheState, CallError, CallRecord, DeviceMs, Fidelity, SCHEMA_VERSION, SpansMs, Structure,
 };
+use reports::stats;
+use reports::tool_call::ToolCall;
 use serde_json::Value;
 use transcripts::message::Message;
 use transcripts::schema::ToolSchemas;
@@ -16,6 +18,7 @@ use crate::agreement;
 use crate::backend::{self, BackendError, CallFacts};
 use crate::clock::ms;
 use crate::telemetry::call::CallTelemetry;
+use crate::validity::call::CheckedCall;
 use crate::validity::{self, Finish, Output, Thinking, Verdict};
 
 /// Which call a record is of.
@@ -92,6 +95,7 @@ pub fn answered(
         output_text: Some(facts.output_text.clone()),
         first_logits_digest: facts.first_logits_digest.clone(),
         exact: facts.exact,
+        tool_calls: Some(tool_calls(&verdict)),
         structure: Some(structure(&verdict)),
         request_codes: request_codes(&sent, &tools),
         fidelity: fidelity(&verdict, facts, expected),
@@ -184,15 +188,23 @@ fn structure(verdict: &Verdict) -> Structure {
     }
 }
 
+/// The calls that stand in the output without any repair.
+fn tool_calls(verdict: &Verdict) -> Vec<ToolCall> {
+    let call = |call: &CheckedCall| ToolCall { name: call.name.clone(), arguments: call.arguments.clone() };
+    verdict.calls.iter().map(call).collect()
+}
+
 /// The sent prompt against the original one, the output against the recorded turn, and what of the turn's needs the sent
 /// prompt still held.
 fn fidelity(verdict: &Verdict, facts: &CallFacts, expected: &Expected<'_>) -> Fidelity {
-    let measured = facts.fidelity;
+    let measured = facts.fidelity.as_ref();
+    let kl = measured.map(|measured| measured.kl.as_slice());
     let needles =
         expected.recorded.map(|recorded| agreement::needles(recorded, expected.prompt, &facts.sent));
     Fidelity {
-        kl_first: measured.map(|measured| measured.kl_first),
-        kl_action_mean: measured.map(|measured| measured.kl_mean),
+        kl_first: kl.and_then(|kl| kl.first().copied()),
+        kl_action_mean: kl.and_then(stats::mean),
+        kl_action_p95: kl.and_then(|kl| stats::percentile(kl, 0.95)),
         argmax_agreement: measured.map(|measured| measured.argmax_agreement),
         needle_survival: needles.as_ref().and_then(|needles| needles.survival),
         needles_elided: needles.map(|needles| needles.elided).unwrap_or_default(),

@@ -18,6 +18,7 @@ pub mod store;
 pub mod summary;
 mod telemetry_csv;
 pub mod throttle;
+pub mod tool_call;
 mod write;
 
 pub use error::{ReportError, Result};

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::tool_call::ToolCall;
+
 /// Version written into every record and manifest. 2 added `energy_method` and `energy_gap_ms` to records, `telemetry` to
-/// manifests, and columns to `telemetry.csv`; 3 added `fidelity.needles_elided` and `prefix_break`.
-pub const SCHEMA_VERSION: u32 = 3;
+/// manifests, and columns to `telemetry.csv`; 3 added `fidelity.needles_elided` and `prefix_break`; 4 added
+/// `fidelity.kl_action_p95` and `tool_calls`.
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Cache state of a call, proven by its prefix hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -128,6 +131,8 @@ pub struct Fidelity {
     pub kl_first: Option<f64>,
     /// Mean KL over the recorded next action, nats.
     pub kl_action_mean: Option<f64>,
+    /// 95th percentile of KL over the positions of the recorded next action, nats.
+    pub kl_action_p95: Option<f64>,
     /// Share of positions of the recorded next action with the same argmax.
     pub argmax_agreement: Option<f64>,
     /// Share of the needles that the prompt as sent still holds: of the words of the recorded calls' arguments that tool
@@ -257,6 +262,8 @@ pub struct CallRecord {
     /// The prompt does not extend the one before it; `null` where it does, and for the first call of a session.
     pub prefix_break: Option<PrefixBreak>,
 
+    /// Tool calls that stand in the output without any repair, in order; `null` where the output was not read for them.
+    pub tool_calls: Option<Vec<ToolCall>>,
     /// Output checks.
     pub structure: Option<Structure>,
     /// Codes of the request checks that fired on the request as sent (`R01`..), each once.
@@ -310,6 +317,7 @@ impl Default for CallRecord {
             first_logits_digest: None,
             exact: None,
             prefix_break: None,
+            tool_calls: None,
             structure: None,
             request_codes: Vec::new(),
             fidelity: Fidelity::default(),

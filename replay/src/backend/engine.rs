@@ -10,7 +10,7 @@ use engine::compress::scorer::RankedChunk;
 use engine::device::{Cuda, CudaOptions, Device as OpenDevice, DeviceChoice as EngineDevice, KernelError};
 use engine::engine::Engine;
 use engine::error::EngineError;
-use engine::fidelity::{self, Comparison};
+use engine::fidelity::{self, Comparison, Originals};
 use engine::model_source::ModelSource;
 use engine::request::{
     ArmSettings, CachePolicy, CacheState as EngineCacheState, CompressionPolicy,
@@ -39,6 +39,7 @@ use crate::validity::{Finish, Thinking};
 /// The engine and the models it holds.
 pub struct EngineBackend {
     engine: Engine,
+    originals: Originals,
 }
 
 impl EngineBackend {
@@ -55,7 +56,7 @@ impl EngineBackend {
         };
         let mut engine = Engine::open(options)?;
         warm_up(&mut engine);
-        Ok(Self { engine })
+        Ok(Self { engine, originals: Originals::default() })
     }
 
     /// Opens two models for answers alone: nothing is warmed up, and everything else is the engine's default.
@@ -69,7 +70,7 @@ impl EngineBackend {
         threads: Option<NonZeroUsize>,
     ) -> Result<Self, BackendError> {
         let options = EngineOptions { threads, ..options(model, drafter, device)? };
-        Ok(Self { engine: Engine::open(options)? })
+        Ok(Self { engine: Engine::open(options)?, originals: Originals::default() })
     }
 
     /// Tokens of a prompt without tool definitions, as the target's template and tokenizer write it.
@@ -191,19 +192,16 @@ impl Backend for EngineBackend {
 impl EngineBackend {
     /// The sent prompt against the original one, over the recorded turn.
     fn fidelity(
-        &self,
+        &mut self,
         input: &CallInput<'_>,
         sent: &[Message],
         action: &Message,
     ) -> Result<Option<ActionFidelity>, BackendError> {
         let sent: Vec<&Message> = sent.iter().collect();
         let comparison = Comparison { original: input.messages, sent: &sent, tools: input.tools, action };
-        let measured = fidelity::measure(&self.engine, &comparison)?;
-        Ok(measured.map(|measured| ActionFidelity {
-            kl_first: measured.kl_first,
-            kl_mean: measured.kl_mean,
-            argmax_agreement: measured.argmax_agreement,
-        }))
+        let measured = fidelity::measure(&self.engine, &mut self.originals, &comparison)?;
+        Ok(measured
+            .map(|fidelity::ActionFidelity { kl, argmax_agreement }| ActionFidelity { kl, argmax_agreement }))
     }
 }
 

@@ -232,12 +232,10 @@ pub struct Growth {
 }
 
 /// How far the sent prompt's next-token distributions are from the original's, over the recorded turn.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ActionFidelity {
-    /// KL divergence at the first token, nats.
-    pub kl_first: f64,
-    /// Mean KL divergence, nats.
-    pub kl_mean: f64,
+    /// KL divergence at each token, nats; never empty.
+    pub kl: Vec<f64>,
     /// Share of tokens at which both have the same likeliest next token.
     pub argmax_agreement: f64,
 }

@@ -161,26 +161,32 @@ fn fidelity_is_none_lost_on_the_prompt_as_recorded_and_some_on_a_compressed_one(
     let records = recorded(dir.path(), &args);
     for record in &records {
         let fidelity = &record.fidelity;
-        let (Some(first), Some(mean), Some(agreement)) =
-            (fidelity.kl_first, fidelity.kl_action_mean, fidelity.argmax_agreement)
+        let (Some(first), Some(mean), Some(p95), Some(agreement)) =
+            (fidelity.kl_first, fidelity.kl_action_mean, fidelity.kl_action_p95, fidelity.argmax_agreement)
         else {
             panic!("not measured: {record:?}");
         };
-        assert!(first.is_finite() && mean >= 0.0 && (0.0..=1.0).contains(&agreement));
+        assert!(first.is_finite() && mean >= 0.0 && p95 >= 0.0 && (0.0..=1.0).contains(&agreement));
+        assert!(record.tool_calls.is_some());
         if record.tokens_removed == Some(0) {
             // Cold against cold: the null control.
             assert_eq!(
-                (first, mean, agreement),
-                (0.0, 0.0, 1.0),
+                (first, mean, p95, agreement),
+                (0.0, 0.0, 0.0, 1.0),
                 "{} call {}",
                 record.arm,
                 record.call_index
             );
         } else {
-            assert!(mean > 0.0, "{} call {}", record.arm, record.call_index);
+            assert!(mean > 0.0 && p95 > 0.0, "{} call {}", record.arm, record.call_index);
         }
     }
     assert!(records.iter().any(|record| record.tokens_removed > Some(0)), "nothing was compressed");
+    // Alone, the arm finds no original prompt that another one has computed.
+    let alone =
+        recorded(dir.path(), &["t.session.json", "--arms", "warm", "--keep-ratio", "0.5", "--fidelity"]);
+    let of_warm: Vec<_> = records.iter().filter(|record| record.arm == "warm").map(|r| &r.fidelity).collect();
+    assert_eq!(alone.iter().map(|record| &record.fidelity).collect::<Vec<_>>(), of_warm);
 }
 
 #[test]

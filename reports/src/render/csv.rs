@@ -31,6 +31,9 @@ fn fields(record: &CallRecord) -> Vec<(String, String)> {
     fields.text("prefix_break_cause", broken.map(|found| found.cause.as_str()));
     fields.number("prefix_break_tokens_lost", broken.map(|found| found.tokens_lost));
     fields.text("needles_elided", Some(&record.fidelity.needles_elided.join(" ")));
+    fields.number("kl_action_p95", record.fidelity.kl_action_p95);
+    let calls = record.tool_calls.as_ref().map(|calls| serde_json::json!(calls).to_string());
+    fields.text("tool_calls", calls.as_deref());
     fields.0
 }
 
