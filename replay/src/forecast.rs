@@ -142,7 +142,8 @@ pub fn forecast(sizes: &SessionSizes, costs: &Costs, kept: Kept) -> Forecast {
     let prompts = || sizes.prompts.iter().map(|prompt| sizes.prompt_tokens(prompt));
     let tools = sizes.tool_tokens();
     let mean = (!tools.is_empty()).then(|| tools.iter().sum::<f64>() / tools.len() as f64);
-    let pays_from_tokens = costs.pays_from_tokens(kept);
+    // Behind nothing: the prompt that a message comes after can only make smaller ones pay.
+    let pays_from_tokens = costs.pays_from_tokens(kept, 0.0);
     let pays =
         |tokens: &&f64| pays_from_tokens.is_some_and(|smallest| **tokens > 0.0 && **tokens >= smallest);
     Forecast {
@@ -154,7 +155,7 @@ pub fn forecast(sizes: &SessionSizes, costs: &Costs, kept: Kept) -> Forecast {
         message_tokens_mean: mean,
         pays_from_tokens,
         messages_that_pay: tools.iter().filter(pays).count() as u64,
-        keep_ratio_max: mean.and_then(|tokens| costs.keep_ratio_max(tokens)),
+        keep_ratio_max: mean.and_then(|tokens| costs.keep_ratio_max(tokens, 0.0)),
         fastest: fastest.map(|row| row.arm.clone()).unwrap_or_default(),
         arms,
     }

@@ -13,10 +13,10 @@ pub const WORK_REMARK: &str = "Time to first token of one pass over all calls, b
      Scorings are of tool messages; again, those that an earlier call had done; the tokens behind them are what freezing each \
      message when first scored would save.";
 /// How to read [`prefix_reuse`].
-pub const REUSE_REMARK: &str = "Each token once: prompt tokens as sent to the target over those that no earlier call had sent, the \
-     speed-up if time went by tokens. With attention: the same in time by the fitted model; attention to a reused prefix is not \
-     saved, so this is the bound that counts. Of the ideal: TTFT measured over that bound, or the prefill stage in arms that \
-     score.";
+pub const REUSE_REMARK: &str = "Two readings of the ideal, in which each token is prefilled once. By tokens alone: prompt tokens as sent \
+     over those that no earlier call had sent, the speed-up if a token cost the same wherever it stands. With attention: the same \
+     in time by the fitted model, where attention to a reused prefix is not saved. Of it: TTFT measured (the prefill stage in arms \
+     that score) over each ideal; above 100 %, the fitted model takes attention for dearer than it was here.";
 /// How to read [`coefficients`] and [`predictions`].
 pub const MODEL_REMARK: &str = "TTFT = a · prefilled + b · ((held + prefilled)² - held²) + s · scored + a fixed part of each arm, for \
      tokens prefilled after those that the cache held; least squares over all calls, each weighted by 1 / TTFT, no coefficient \
@@ -24,8 +24,10 @@ pub const MODEL_REMARK: &str = "TTFT = a · prefilled + b · ((held + prefilled)
      do. a and s are in ms per 1,000 tokens, b in ms per 1,000² tokens, what a call costs and what a call that scores costs more in \
      ms. A dash: not determined by this run.";
 /// How to read [`break_even`].
-pub const BREAK_EVEN_REMARK: &str = "Compression of a message of m tokens at its birth pays where c < 1 - s/a - F/(a · m). Attention \
-     is left out: a long context only makes smaller messages pay. F is fitted where TTFT determines it, else the spans of moving \
+pub const BREAK_EVEN_REMARK: &str = "Compression of a message of m tokens at its birth, behind x tokens of prompt, pays where \
+     F + s·m + a·cm + b·cm(2x + cm) < a·m + b·m(2x + m). x is the mean prompt before what was scored; the drafter's own attention \
+     is in s, as the mean of the run. What later calls save, which attend to less, is not in it but in the last column: TTFT of the \
+     arm that differs in compressing nothing, over that of this arm. F is fitted where TTFT determines it, else the spans of moving \
      weights; an arm that scores a message again on every call pays s and F again on each.";
 
 /// What one arm did for its TTFT over one pass: time by what it served, and the work behind it. Parts that no arm has are
@@ -81,24 +83,26 @@ pub fn prefix_reuse(report: &Report) -> Table {
     let mut table = Table::new(&[
         "arm",
         "against",
-        "each token once",
-        "with attention",
-        "by tokens prefilled",
         "TTFT measured",
         "prefill measured",
-        "of the ideal",
+        "ideal by tokens alone",
+        "of it",
+        "ideal with attention",
+        "of it",
+        "by tokens prefilled",
     ]);
     table.columns[1].align = Align::Left;
     for row in &report.prefix_reuse {
         table.rows.push(vec![
             plain(&row.arm),
             plain(row.without_cache.as_deref().unwrap_or(MISSING)),
-            plain(factor(row.ideal)),
-            plain(or_missing(row.ideal_with_attention, factor)),
-            plain(factor(row.by_tokens)),
             plain(or_missing(row.measured, factor)),
             plain(or_missing(row.measured_prefill, factor)),
-            plain(or_missing(row.share_of_ideal, percent)),
+            plain(factor(row.ideal)),
+            plain(or_missing(row.share_by_tokens, percent)),
+            plain(or_missing(row.ideal_with_attention, factor)),
+            plain(or_missing(row.share_with_attention, percent)),
+            plain(factor(row.by_tokens)),
         ]);
     }
     table
@@ -203,10 +207,12 @@ pub fn break_even(report: &Report) -> Table {
         "kept c",
         "drafter/target s/a",
         "a scoring call F",
+        "context x",
         "pays from",
         "scorings of a message",
         "mean message",
         "pays there up to c",
+        "measured",
     ]);
     let arms = report.cost_model.iter().flat_map(|model| &model.arms);
     for (arm, even) in arms.filter_map(|row| Some((&row.arm, row.break_even.as_ref()?))) {
@@ -216,6 +222,7 @@ pub fn break_even(report: &Report) -> Table {
             plain(percent(even.keep_ratio)),
             plain(percent(even.score_share)),
             plain(format!("{} ({})", duration(even.batch_ms), even.batch_from.as_str())),
+            plain(tokens(even.held_tokens)),
             match even.pays_from_tokens {
                 Some(size) if size < 1.0 => plain("any size"),
                 Some(size) => plain(tokens(size)),
@@ -224,6 +231,7 @@ pub fn break_even(report: &Report) -> Table {
             plain(format!("{:.1}", even.scorings_per_message)),
             plain(even.message_tokens_mean.map_or_else(|| MISSING.to_string(), tokens)),
             plain(or_missing(even.keep_ratio_max, percent)),
+            plain(or_missing(even.measured.as_ref().map(|(_, ratio)| *ratio), factor)),
         ]);
     }
     table

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Part, Rescoring};
+use super::{Part, Rescoring, arm_setup};
 use crate::check;
 use crate::cost::{Costs, Kept, attention_pairs};
 use crate::grid::{CallKey, Grid};
 use crate::metrics;
-use crate::record::CallRecord;
+use crate::record::{CallRecord, RunManifest};
 use crate::stats::{self, Estimate, LeastSquares, least_squares};
+use crate::summary::speedup;
 
 /// A coefficient; what it cannot be told from is named in words.
 pub type Coefficient = Estimate<String>;
@@ -95,7 +96,8 @@ pub struct AloneFit {
     pub r2: Option<f64>,
 }
 
-/// When compression of a tool message at its birth pays: `c < 1 - s/a - F/(a m)`.
+/// When compression of a tool message at its birth pays: as [`Costs::pays_from_tokens`], attention counted where the run
+/// determines it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakEven {
     /// Kept share `c`, median of what the arm's calls realised.
@@ -106,7 +108,10 @@ pub struct BreakEven {
     pub batch_ms: f64,
     /// Where `batch_ms` comes from.
     pub batch_from: BatchFrom,
-    /// Smallest message that pays at this kept share, tokens; `None` where no size does.
+    /// Tokens that a message comes after: the mean prompt as sent, over the calls that scored, less what was kept of what they
+    /// scored.
+    pub held_tokens: f64,
+    /// Smallest message that pays at this kept share behind these tokens; `None` where no size does.
     pub pays_from_tokens: Option<f64>,
     /// How often the arm scored each message: 1 where it is frozen at birth.
     pub scorings_per_message: f64,
@@ -114,6 +119,8 @@ pub struct BreakEven {
     pub message_tokens_mean: Option<f64>,
     /// Largest kept share that pays for a message of that size; `None` where none does.
     pub keep_ratio_max: Option<f64>,
+    /// The arm that differs in compressing nothing, and its TTFT over that of this arm: what all of it came to.
+    pub measured: Option<(String, f64)>,
 }
 
 /// Source of `F`.
@@ -223,7 +230,7 @@ fn explained(samples: &[Sample], predicted: &[f64]) -> Option<f64> {
 }
 
 /// The model of a run; `None` where no call has its counts and its time.
-pub(super) fn model(grid: &Grid, rescoring: &[Rescoring]) -> Option<CostModel> {
+pub(super) fn model(manifest: &RunManifest, grid: &Grid, rescoring: &[Rescoring]) -> Option<CostModel> {
     let mut samples = Vec::new();
     for arm_idx in 0..grid.arms().len() {
         for call_idx in 0..grid.calls().len() {
@@ -242,7 +249,8 @@ pub(super) fn model(grid: &Grid, rescoring: &[Rescoring]) -> Option<CostModel> {
     let row = |(&(arm_idx, arm), fixed): (&(usize, &str), CallCosts)| {
         let own = samples.iter().zip(&predicted).filter(|(sample, _)| sample.arm_idx == arm_idx);
         let (own, predicted): (Vec<Sample>, Vec<f64>) = own.map(|(&sample, &ms)| (sample, ms)).unzip();
-        let break_even = break_even(grid, arm_idx, &tokens, &fixed, rescoring);
+        let rescored = rescoring.iter().find(|row| row.arm == arm);
+        let break_even = break_even((manifest, grid), arm_idx, &tokens, &fixed, rescored);
         arm_cost(grid, (arm_idx, arm), &own, &predicted, fixed, break_even)
     };
     let rows: Option<Vec<ArmCost>> = arms.iter().zip(fixed).map(row).collect();
@@ -290,11 +298,11 @@ fn arm_cost(
 
 /// The inequality with this run's numbers; `None` for an arm that does not compress, and where a rate is not determined.
 fn break_even(
-    grid: &Grid,
+    (manifest, grid): (&RunManifest, &Grid),
     arm_idx: usize,
     tokens: &TokenCosts,
     fixed: &CallCosts,
-    rescoring: &[Rescoring],
+    rescored: Option<&Rescoring>,
 ) -> Option<BreakEven> {
     let kept: Vec<f64> = grid.records(arm_idx).filter_map(|record| record.keep_ratio_realised).collect();
     let keep_ratio = stats::median(&kept)?;
@@ -305,24 +313,42 @@ fn break_even(
     };
     let costs = Costs {
         prefill_ms: tokens.prefill.told_from_zero()?,
+        attention_ms: tokens.attention.told_from_zero().unwrap_or(0.0),
         score_ms: tokens.score.value()?,
         batch_ms,
         ..Costs::default()
     };
-    let row = rescoring.iter().find(|row| row.arm == grid.arms()[arm_idx])?;
+    let held_tokens = held_tokens(grid, arm_idx, keep_ratio)?;
+    let row = rescored?;
     let n_first = row.n_events - row.n_events_again;
     let scorings_per_message = metrics::share(row.n_events as f64, n_first as f64)?;
     let message_tokens_mean = metrics::share(row.tokens_scored - row.tokens_again, n_first as f64);
+    let arm = &grid.arms()[arm_idx];
+    let measured = arm_setup::uncompressed(manifest, arm)
+        .and_then(|twin| speedup(grid, &twin, arm, manifest.seed).ttft.map(|ratio| (twin, ratio)));
     Some(BreakEven {
         keep_ratio,
         score_share: costs.score_ms / costs.prefill_ms,
         batch_ms,
         batch_from,
-        pays_from_tokens: costs.pays_from_tokens(Kept { ratio: keep_ratio, marker_tokens: 0.0 }),
+        held_tokens,
+        pays_from_tokens: costs.pays_from_tokens(Kept { ratio: keep_ratio, marker_tokens: 0.0 }, held_tokens),
         scorings_per_message,
         message_tokens_mean,
-        keep_ratio_max: message_tokens_mean.and_then(|mean| costs.keep_ratio_max(mean)),
+        keep_ratio_max: message_tokens_mean.and_then(|mean| costs.keep_ratio_max(mean, held_tokens)),
+        measured,
     })
+}
+
+/// Mean tokens before what was scored, over the calls that scored.
+fn held_tokens(grid: &Grid, arm_idx: usize, keep_ratio: f64) -> Option<f64> {
+    let held = |record: &CallRecord| {
+        let scored = record.tokens_scored.filter(|&n| n > 0)? as f64;
+        let sent = record.tokens_prefix_hit? as f64 + record.tokens_prefilled? as f64;
+        Some((sent - keep_ratio * scored).max(0.0))
+    };
+    let measured = grid.records(arm_idx).filter(|record| record.error.is_none());
+    stats::mean(&measured.filter_map(held).collect::<Vec<f64>>())
 }
 
 /// Mean time of moving weights, over the calls that scored.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ArmCost, Coefficient, CostModel, Finding, Tone};
-use crate::number::{count, counted, duration, measured, percent};
+use crate::number::{count, counted, duration, factor, measured, percent};
 use crate::stats::Estimate;
 
 /// Sums of an arm that the model misses by more are said in red: its coefficients do not explain that arm.
@@ -61,30 +61,39 @@ fn pays(row: &ArmCost) -> Option<Finding> {
     } else {
         String::new()
     };
-    let price = format!("the drafter costs {} of the target a token{batch}", percent(even.score_share));
+    let price = format!(
+        "the drafter costs {} of the target a token (attention apart){batch}, behind {} tokens of prompt",
+        percent(even.score_share),
+        count(even.held_tokens)
+    );
     let kept = percent(even.keep_ratio);
-    let (tone, text) = match even.pays_from_tokens {
-        None => {
-            (Tone::Bad, format!("Compression to {kept} pays for no tool message in {}: {price}.", row.arm))
-        }
-        Some(tokens) if tokens < 1.0 => (
-            Tone::Neutral,
-            format!("Compression to {kept} pays for tool messages of any size in {}: {price}.", row.arm),
-        ),
-        Some(tokens) => {
-            let is_more = even.message_tokens_mean.is_some_and(|mean| mean < tokens);
-            let mean =
-                even.message_tokens_mean.map(|mean| format!("; the mean one scored has {}", count(mean)));
-            let text = format!(
-                "Compression to {kept} pays from tool messages of {} tokens on in {}: {price}{}.",
-                count(tokens.ceil()),
-                row.arm,
-                mean.unwrap_or_default()
-            );
-            (if is_more { Tone::Bad } else { Tone::Neutral }, text)
-        }
+    let sizes = match even.pays_from_tokens {
+        None => "no tool message by the fitted rates".to_string(),
+        Some(tokens) if tokens < 1.0 => "tool messages of any size".to_string(),
+        Some(tokens) => format!("tool messages of {} tokens on", count(tokens.ceil())),
     };
-    Some(Finding { tone, text })
+    let mean = even
+        .message_tokens_mean
+        .map(|mean| format!("; the mean one scored has {}", count(mean)))
+        .unwrap_or_default();
+    let measured = even.measured.as_ref().map(|(twin, ratio)| {
+        format!(" Measured, with what later calls save: {} {}.", factor(*ratio), against(*ratio, twin))
+    });
+    let is_less = |tokens: f64| even.message_tokens_mean.is_none_or(|mean| mean >= tokens);
+    let is_paid = even.pays_from_tokens.is_some_and(is_less);
+    let is_won = even.measured.as_ref().is_some_and(|(_, ratio)| *ratio > 1.0);
+    let from = if even.pays_from_tokens.is_some_and(|tokens| tokens >= 1.0) { "from" } else { "for" };
+    let text = format!(
+        "Compression to {kept} pays at birth {from} {sizes} in {}: {price}{mean}.{}",
+        row.arm,
+        measured.unwrap_or_default()
+    );
+    Some(Finding { tone: if is_paid || is_won { Tone::Neutral } else { Tone::Bad }, text })
+}
+
+/// What a ratio of speeds is said to be.
+fn against(ratio: f64, twin: &str) -> String {
+    if ratio >= 1.0 { format!("faster than {twin}") } else { format!("of the speed of {twin}") }
 }
 
 /// Which coefficients the run does not determine, and why.

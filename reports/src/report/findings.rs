@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{PrefixReuse, Rescoring, SlowerCall};
 use crate::grid::Grid;
-use crate::number::{count, counted, duration, factor};
+use crate::number::{count, counted, duration, factor, percent};
 use crate::record::RunManifest;
 use crate::stats::P95_SAMPLES_MIN;
 use crate::summary::{ArmSummary, BASELINE_ARM, IntervalOver, Speedup, Summary, speedup};
@@ -137,24 +137,32 @@ fn stack_verdict(facts: &Facts, single: &str, stacked: &str) -> Option<Finding> 
     Some(Finding { tone, text })
 }
 
-/// What reuse gave, beside what it could have given.
+/// What reuse gave, beside both readings of what it could have given.
 fn reused(row: &PrefixReuse) -> Option<Finding> {
     let (without, measured) = (row.without_cache.as_ref()?, row.measured?);
-    let ideal = match row.ideal_with_attention {
-        Some(ratio) => format!("{}, or {} with attention counted", factor(row.ideal), factor(ratio)),
-        None => factor(row.ideal),
-    };
-    let tone = if row.share_of_ideal? >= NEAR_IDEAL { Tone::Good } else { Tone::Neutral };
+    let by_tokens = row.share_by_tokens?;
     let prefill = match row.measured_prefill.filter(|_| row.scores) {
         Some(ratio) => format!(", its prefill {}", factor(ratio)),
         None => String::new(),
     };
+    let with_attention = match (row.ideal_with_attention, row.share_with_attention) {
+        (Some(ideal), Some(share)) => format!(
+            "; with attention counted by the fitted model, as reuse does not save it, {}: {} of it",
+            factor(ideal),
+            percent(share)
+        ),
+        _ => String::new(),
+    };
     let text = format!(
-        "The prefix cache makes {} {} faster than {without}{prefill}; prefilling each token once would give {ideal}.",
+        "The prefix cache makes {} {} faster than {without}{prefill}. Prefilling each token once would give {} by tokens alone: {} \
+         of it was reached{with_attention}.",
         row.arm,
-        factor(measured)
+        factor(measured),
+        factor(row.ideal),
+        percent(by_tokens),
     );
-    Some(Finding { tone, text })
+    let share = row.share_with_attention.unwrap_or(by_tokens);
+    Some(Finding { tone: if share >= NEAR_IDEAL { Tone::Good } else { Tone::Neutral }, text })
 }
 
 fn scored(row: &Rescoring) -> Finding {

@@ -28,9 +28,11 @@ pub struct PrefixReuse {
     pub measured: Option<f64>,
     /// The same of the prefill stage alone.
     pub measured_prefill: Option<f64>,
-    /// What was measured as a share of the ideal with attention counted (else of the other one): TTFT, or the prefill stage
-    /// where the arm scores, for no cache touches that time.
-    pub share_of_ideal: Option<f64>,
+    /// What was measured as a share of `ideal`: TTFT, or the prefill stage where the arm scores, for no cache touches that
+    /// time.
+    pub share_by_tokens: Option<f64>,
+    /// The same as a share of `ideal_with_attention`; above 1 where the fitted attention cost is too high for these calls.
+    pub share_with_attention: Option<f64>,
     /// Whether the arm scores, so that TTFT holds time that no cache touches.
     pub scores: bool,
     /// Calls whose prompt is shorter than the one before and whose record (of an older version) does not say what they share:
@@ -97,7 +99,8 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
         by_tokens: sent / prefilled,
         measured,
         measured_prefill,
-        share_of_ideal: comparable.map(|ratio| ratio / ideal_with_attention.unwrap_or(ideal)),
+        share_by_tokens: comparable.map(|ratio| ratio / ideal),
+        share_with_attention: comparable.zip(ideal_with_attention).map(|(ratio, ideal)| ratio / ideal),
         scores,
         n_calls_replaced,
     })
@@ -169,11 +172,13 @@ mod tests {
         assert_eq!((rows[0].arm.as_str(), rows[0].without_cache.as_deref()), ("reusing", Some("plain")));
         assert_eq!((rows[0].ideal, rows[0].by_tokens), (600.0 / 300.0, 600.0 / 344.0));
         assert_eq!((rows[0].measured, rows[0].n_calls_replaced), (Some(600.0 / 400.0), 0));
-        assert_eq!((rows[0].ideal_with_attention, rows[0].share_of_ideal), (None, Some(0.75)));
+        assert_eq!((rows[0].ideal_with_attention, rows[0].share_by_tokens), (None, Some(0.75)));
+        assert_eq!(rows[0].share_with_attention, None);
         // Attention alone: 100² + 200² + 300² against 300², however it is cut into calls.
         let costs = Costs { attention_ms: 1.0, ..Costs::default() };
         let row = row(&manifest(), &grid, 2, Some(costs)).unwrap();
         assert_eq!(row.ideal_with_attention, Some(14.0 / 9.0));
+        assert_eq!((row.share_by_tokens, row.share_with_attention), (Some(0.75), Some(1.5 / (14.0 / 9.0))));
     }
 
     #[test]
