@@ -50,6 +50,17 @@ pub fn percent(share: f64) -> String {
     format!("{percent:.1} %")
 }
 
+/// A kept share in thousandths as people say it: `1`, `1/8`, `1/22`, and in percent what is no such fraction.
+pub fn kept_share(permille: u64) -> String {
+    const PARTS_MAX: u64 = 64;
+    let nth = |parts: u64| (1000.0 / parts as f64).round() as u64;
+    match (1..=PARTS_MAX).find(|&parts| nth(parts) == permille) {
+        Some(1) => "1".to_string(),
+        Some(parts) => format!("1/{parts}"),
+        None => percent(permille as f64 / 1000.0),
+    }
+}
+
 /// A count, rounded, in groups of three: `98,277`.
 pub fn count(value: f64) -> String {
     grouped(value, 0)

@@ -219,3 +219,26 @@ fn keep_ratios_are_thousandths() {
         assert_eq!(arm::permille(ratio), None, "{ratio}");
     }
 }
+
+#[test]
+fn the_fidelity_sweep_is_three_rankings_at_five_budgets() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/fidelity.toml");
+    let specs = arm::read_file(&path).unwrap();
+    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+    let arms = arm::choose(&names, &specs, &fixture::settings().arm_defaults()).unwrap();
+    let knobs = |arm: &Arm| arm.compression.clone().unwrap();
+    let budgets: Vec<Vec<u32>> =
+        arms.chunks(5).map(|line| line.iter().map(|arm| knobs(arm).keep_permille).collect()).collect();
+    assert_eq!(budgets, vec![vec![1000, 500, 250, 125, 45]; 3]);
+    let scores: Vec<ScoreBy> = arms.iter().step_by(5).map(|arm| knobs(arm).score_by).collect();
+    assert_eq!(scores, [ScoreBy::Birth, ScoreBy::Random, ScoreBy::HeadTail]);
+    // Everything else is the same, so that nothing else explains a difference.
+    let rest = |arm: &Arm| CompressionSettings {
+        keep_permille: 0,
+        score_by: ScoreBy::Birth,
+        score_seed: None,
+        ..knobs(arm)
+    };
+    assert!(arms.iter().all(|arm| rest(arm) == rest(&arms[0]) && arm.cache == Cache::On));
+    assert_eq!(rest(&arms[0]).keep_floor_tokens, Some(32));
+}

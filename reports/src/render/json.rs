@@ -1,8 +1,9 @@
-//! `summary.json`: `{schema_version, run_id, arms, speedup_vs_cold, prefix_reuse, cost_model}`, arms in run order, missing
+//! `summary.json`: `{schema_version, run_id, arms, speedup_vs_cold, prefix_reuse, cost_model, fidelity, pareto}`, arms in run order, missing
 //! numbers `null`.
 
 use serde_json::{Map, Value, json};
 
+use super::fidelity_json;
 use crate::report::{ArmCost, BreakEven, CallCosts, Coefficient, CostModel, PrefixReuse, Report, TokenCosts};
 use crate::stats::Estimate;
 use crate::summary::{ArmSummary, Speedup};
@@ -23,6 +24,8 @@ pub fn render(report: &Report) -> String {
         "speedup_vs_cold": speedups,
         "prefix_reuse": reuse,
         "cost_model": report.cost_model.as_ref().map(cost_model),
+        "fidelity": report.fidelity.as_ref().map(fidelity_json::fidelity),
+        "pareto": report.pareto.as_ref().map(fidelity_json::pareto),
     });
     format!("{document:#}\n")
 }
@@ -71,7 +74,8 @@ fn prefix_reuse(row: &PrefixReuse) -> Value {
         "by_tokens": row.by_tokens,
         "measured": row.measured,
         "measured_prefill": row.measured_prefill,
-        "share_of_ideal": row.share_of_ideal,
+        "share_of_ideal": row.share_with_attention.or(row.share_by_tokens),
+        "share_of_ideal_by_tokens": row.share_by_tokens,
         "calls_replaced": row.n_calls_replaced,
     })
 }
@@ -142,10 +146,12 @@ fn break_even(even: &BreakEven) -> Value {
         "score_share": even.score_share,
         "scoring_call_ms": even.batch_ms,
         "scoring_call_from": even.batch_from.as_str(),
+        "held_tokens": even.held_tokens,
         "pays_from_tokens": even.pays_from_tokens,
         "scorings_per_message": even.scorings_per_message,
         "message_tokens_mean": even.message_tokens_mean,
         "keep_ratio_max": even.keep_ratio_max,
+        "speedup_vs_uncompressed": even.measured.as_ref().map(|(_, ratio)| *ratio),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::cost_table;
+use super::fidelity_table;
 use super::table::{self, Align, Room, Table};
 use crate::number::counted;
 use crate::report::Report;
@@ -24,7 +25,8 @@ pub fn render(report: &Report) -> String {
     };
     block(format!("# Run {}", text(&manifest.run_id)));
     block(facts(report));
-    block(grid(&table::arms(report, Room::Wide)));
+    block(grid(&table::arms(report)));
+    block(grid(&table::arms_more(report)));
     block(list(report.findings.iter().map(|f| f.text.as_str())));
     section(
         &mut block,
@@ -54,6 +56,7 @@ pub fn render(report: &Report) -> String {
     if !cost_table::break_even(report).rows.is_empty() {
         block(text(cost_table::BREAK_EVEN_REMARK));
     }
+    fidelity(&mut block, report);
     let disagreements = table::disagreements(report, DISAGREEMENTS_MAX);
     section(&mut block, "Tool calls that are not the recorded ones", &disagreements);
     section(&mut block, "Energy of the board", &table::energy(report));
@@ -70,6 +73,25 @@ pub fn render(report: &Report) -> String {
     page.truncate(page.trim_end().len());
     page.push('\n');
     page
+}
+
+fn fidelity(block: &mut impl FnMut(String), report: &Report) {
+    let (distances, calls) = (fidelity_table::distances(report), fidelity_table::calls(report));
+    section(block, "Fidelity: distance from the prompt as recorded", &distances);
+    if !distances.rows.is_empty() {
+        block(text(fidelity_table::DISTANCES_REMARK));
+    }
+    section(block, "Fidelity: what the model calls, and what its prompt still held", &calls);
+    if !calls.rows.is_empty() {
+        block(text(fidelity_table::CALLS_REMARK));
+    }
+    let to_cold = fidelity_table::to_cold(report);
+    section(block, "Fidelity: differences to cold", &to_cold);
+    if !to_cold.rows.is_empty() {
+        block(text(fidelity_table::DIFFERENCES_REMARK));
+    }
+    let to_controls = fidelity_table::to_controls(report);
+    section(block, "Fidelity: the drafter less its controls at the same budget", &to_controls);
 }
 
 fn section(block: &mut impl FnMut(String), title: &str, table: &Table) {

@@ -3,6 +3,8 @@
 
 pub mod cost_table;
 pub mod csv;
+mod fidelity_json;
+pub mod fidelity_table;
 pub mod html;
 pub mod json;
 pub mod markdown;

@@ -76,8 +76,8 @@ pub enum Room {
     Wide,
 }
 
-/// One row per arm: what it cost and what it saved. Columns that no arm can fill are left out.
-pub fn arms(report: &Report, room: Room) -> Table {
+/// One row per arm: what it cost and what came of it. Columns that no arm can fill are left out.
+pub fn arms(report: &Report) -> Table {
     let rows = &report.summary.arms;
     let mut table = Table::default();
     let mut column = |title: &str, cell: &dyn Fn(&ArmSummary) -> Cell| {
@@ -90,18 +90,9 @@ pub fn arms(report: &Report, room: Room) -> Table {
     }
     column("TTFT sum", &|row| plain(or_missing(row.ttft_ms_sum, duration)));
     column("p50", &|row| plain(or_missing(row.ttft_ms_p50, duration)));
-    if rows.iter().all(|row| row.ttft_samples as usize >= P95_SAMPLES_MIN) {
-        column("p95", &|row| plain(or_missing(row.ttft_ms_p95, duration)));
-    } else {
-        column("max", &|row| plain(or_missing(row.ttft_ms_max, duration)));
-    }
-    if report.summary.arm(BASELINE_ARM).is_some() && rows.len() > 1 {
+    if has_speedups(report) {
         column("vs cold", &|row| speedup_cell(report, row));
         column("95 % interval", &|row| plain(interval_text(report.summary.speedup(&row.arm))));
-        if room == Room::Wide {
-            let typical = |row: &ArmSummary| report.summary.speedup(&row.arm).and_then(|s| s.ttft_typical);
-            column("typical call", &|row| plain(or_missing(typical(row), factor)));
-        }
     }
     let of_raw = |part: Option<f64>, row: &ArmSummary| {
         plain(match (part, row.tokens_raw) {
@@ -112,9 +103,6 @@ pub fn arms(report: &Report, room: Room) -> Table {
     column("removed", &|row| of_raw(row.tokens_removed, row));
     column("prefix hit", &|row| of_raw(row.tokens_prefix_hit, row));
     column("prefilled", &|row| of_raw(row.tokens_prefilled, row));
-    if rows.iter().any(|row| row.tokens_scored.is_some_and(|n| n > 0.0)) {
-        column("scored", &|row| plain(or_missing(row.tokens_scored, count)));
-    }
     if rows.iter().any(|row| row.exact_checked > 0) {
         column("exact", &|row| of_checked(row.exact, row.exact_checked));
     }
@@ -124,10 +112,39 @@ pub fn arms(report: &Report, room: Room) -> Table {
     if rows.iter().any(|row| row.agreement_checked > 0) {
         column("agrees", &|row| plain(or_missing(row.tool_call_agrees_rate, percent)));
     }
+    table
+}
+
+/// One row per arm: what [`arms`] has no room for.
+pub fn arms_more(report: &Report) -> Table {
+    let rows = &report.summary.arms;
+    let mut table = Table::default();
+    let mut column = |title: &str, cell: &dyn Fn(&ArmSummary) -> Cell| {
+        table.push_column(title, rows.iter().map(cell).collect());
+    };
+    column("arm", &|row| plain(&row.arm));
+    if rows.iter().all(|row| row.ttft_samples as usize >= P95_SAMPLES_MIN) {
+        column("TTFT p95", &|row| plain(or_missing(row.ttft_ms_p95, duration)));
+    } else {
+        column("TTFT max", &|row| plain(or_missing(row.ttft_ms_max, duration)));
+    }
+    column("end to end", &|row| plain(or_missing(row.e2e_ms_sum, duration)));
+    if has_speedups(report) {
+        let typical = |row: &ArmSummary| report.summary.speedup(&row.arm).and_then(|s| s.ttft_typical);
+        column("typical call", &|row| plain(or_missing(typical(row), factor)));
+    }
+    column("raw tokens", &|row| plain(or_missing(row.tokens_raw, count)));
+    if rows.iter().any(|row| row.tokens_scored.is_some_and(|n| n > 0.0)) {
+        column("scored tokens", &|row| plain(or_missing(row.tokens_scored, count)));
+    }
     if rows.iter().any(|row| row.energy_j.is_some()) {
         column("energy", &|row| plain(or_missing(row.energy_j, number::energy)));
     }
     table
+}
+
+fn has_speedups(report: &Report) -> bool {
+    report.summary.arm(BASELINE_ARM).is_some() && report.summary.arms.len() > 1
 }
 
 fn toned(text: String, good: bool) -> Cell {

@@ -1,6 +1,7 @@
 //! The table at the end of a run, for a terminal of about 120 columns.
 
 use super::cost_table;
+use super::fidelity_table;
 use super::table::{self, Align, Cell, Room, Table};
 use crate::number::counted;
 use crate::report::{Report, Tone};
@@ -31,7 +32,7 @@ pub fn render(report: &Report, color: Color) -> String {
     };
     line(&paint(&headline(report), BOLD, color));
     line("");
-    for row in layout(&table::arms(report, Room::Narrow), color) {
+    for row in layout(&table::arms(report), color) {
         line(&row);
     }
     line("");
@@ -39,6 +40,14 @@ pub fn render(report: &Report, color: Color) -> String {
     if !work.rows.is_empty() {
         line("Where the time to first token goes, one pass:");
         for row in layout(&work, color) {
+            line(&row);
+        }
+        line("");
+    }
+    let fidelity = fidelity_table::brief(report);
+    if !fidelity.rows.is_empty() {
+        line("Fidelity, 95 % intervals over sessions in brackets:");
+        for row in layout(&fidelity, color) {
             line(&row);
         }
         line("");

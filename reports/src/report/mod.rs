@@ -2,11 +2,14 @@
 //! terminal, the Markdown and the HTML page never disagree.
 
 mod agreement;
+mod arm_setup;
 mod calls;
 mod cost_model;
 mod cost_words;
 mod energy;
+mod fidelity;
 mod findings;
+mod pareto;
 mod prefix_reuse;
 mod rescoring;
 mod stages;
@@ -20,7 +23,9 @@ pub use cost_model::{
 };
 pub(crate) use cost_words::coefficient;
 pub use energy::{EnergyRow, LOOSE_SHARE};
+pub use fidelity::{Difference, Fidelity, FidelityRow, Measure, Measured, side_of_zero};
 pub use findings::{Finding, Tone};
+pub use pareto::{Cost, Line, Pareto, Point};
 pub use prefix_reuse::PrefixReuse;
 pub use rescoring::{Again, Rescoring};
 pub use stages::{CacheSplit, Part, StageRow};
@@ -68,6 +73,10 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Codes of the request and output checks by arm.
     pub codes: Vec<CodeCount>,
+    /// Fidelity of the arms; `None` where no record holds any.
+    pub fidelity: Option<Fidelity>,
+    /// Fidelity against cost, where two arms that compress have both.
+    pub pareto: Option<Pareto>,
     /// Calls whose generated tool calls are not the recorded ones.
     pub disagreements: Vec<Disagreement>,
     /// Energy of the arms that have any.
@@ -104,7 +113,7 @@ impl Report {
         let energy = energy::rows(&manifest, &grid, &summary);
         let executions = executions(&grid);
         let throttling = throttling::count_samples(&manifest, &telemetry, &executions, summary.arms.len());
-        let cost_model = cost_model::model(&grid, &rescoring);
+        let cost_model = cost_model::model(&manifest, &grid, &rescoring);
         let prefix_reuse = prefix_reuse::rows(&manifest, &grid, cost_model.as_ref());
         let facts = findings::Facts {
             manifest: &manifest,
@@ -117,11 +126,14 @@ impl Report {
         findings.extend(cost_model.iter().flat_map(cost_words::findings));
         let disagreements = agreement::disagreements(&grid);
         findings.extend(agreement::findings(&summary, &disagreements));
+        let fidelity = fidelity::fidelity(&manifest, &grid);
+        findings.extend(fidelity.iter().flat_map(fidelity::findings));
         findings.extend(energy::finding(&energy));
         findings.extend(throttling.finding(summary.arms.iter().map(|row| row.arm.as_str())));
         let mut notes = findings::notes(&facts);
         notes.extend(cost_model.iter().flat_map(cost_words::notes));
         notes.extend(energy::notes(&manifest, &energy));
+        notes.extend(fidelity.as_ref().and_then(|fidelity| fidelity::note(fidelity, &grid)));
         Self {
             n_repeats: grid.n_repeats(),
             stages: stages::rows(&grid),
@@ -131,6 +143,8 @@ impl Report {
             failures: calls::failures(&grid),
             codes: validity::counts(&grid),
             violations: check::check_run(records),
+            pareto: fidelity.as_ref().and_then(|fidelity| pareto::pareto(&manifest, &summary, fidelity)),
+            fidelity,
             disagreements,
             energy,
             throttling,

@@ -1,7 +1,7 @@
-//! Paired ratios with a bootstrap interval.
+//! Paired ratios and means with a bootstrap interval.
 //!
 //! A pair holds two measurements of the same thing, here a call under two arms. Pairs of one cluster (a session) are not
-//! independent of each other, so whole clusters are drawn.
+//! independent of each other, so whole clusters are drawn; so they are for means of plain samples.
 
 use std::collections::BTreeMap;
 
@@ -71,14 +71,56 @@ pub fn paired_ratio(pairs: &[Pair], seed: u64) -> Option<PairedRatio> {
     Some(PairedRatio {
         of_sums: baseline / candidate,
         sums: (baseline, candidate),
-        of_sums_interval: interval(&clusters, seed),
+        of_sums_interval: interval(clusters.iter().map(|s| (s.baseline, s.candidate)), seed),
         typical: mean_log.exp(),
         n_pairs,
         n_clusters: clusters.len(),
     })
 }
 
-fn interval(clusters: &[ClusterSums], seed: u64) -> Option<(f64, f64)> {
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Cluster it belongs to; clusters are drawn whole.
+    pub cluster: usize,
+    /// What was measured: a quantity, a difference, or 0 and 1 for a share.
+    pub value: f64,
+}
+
+/// The mean of samples that come in clusters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClusteredMean {
+    /// Mean over the samples.
+    pub mean: f64,
+    /// Its 95 % bootstrap interval, ends by the expanded percentile; `None` with one cluster.
+    pub interval: Option<(f64, f64)>,
+    /// Samples used.
+    pub n: usize,
+    /// Clusters they fall into.
+    pub n_clusters: usize,
+}
+
+/// Mean of the samples, with its interval from 10,000 seeded draws of clusters. Samples that are not finite are left out; `None`
+/// where none is left.
+pub fn clustered_mean(samples: &[Sample], seed: u64) -> Option<ClusteredMean> {
+    let mut clusters: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| sample.value.is_finite()) {
+        let (sum, n) = clusters.entry(sample.cluster).or_default();
+        *sum += sample.value;
+        *n += 1.0;
+    }
+    let (sum, n) = clusters.values().fold((0.0, 0.0), |total, c| (total.0 + c.0, total.1 + c.1));
+    (n > 0.0).then(|| ClusteredMean {
+        mean: sum / n,
+        interval: interval(clusters.values().copied(), seed),
+        n: n as usize,
+        n_clusters: clusters.len(),
+    })
+}
+
+/// Ends of the 95 % interval of the ratio of two sums over clusters, each given by its part of both.
+fn interval(clusters: impl Iterator<Item = (f64, f64)>, seed: u64) -> Option<(f64, f64)> {
+    let clusters: Vec<(f64, f64)> = clusters.collect();
     let n = clusters.len();
     if n < 2 {
         return None;
@@ -86,13 +128,13 @@ fn interval(clusters: &[ClusterSums], seed: u64) -> Option<(f64, f64)> {
     let mut rng = SplitMix64::new(seed);
     let mut ratios: Vec<f64> = (0..DRAWS)
         .map(|_| {
-            let (mut baseline, mut candidate) = (0.0, 0.0);
+            let (mut above, mut below) = (0.0, 0.0);
             for _ in 0..n {
-                let drawn = &clusters[rng.below(n)];
-                baseline += drawn.baseline;
-                candidate += drawn.candidate;
+                let drawn = clusters[rng.below(n)];
+                above += drawn.0;
+                below += drawn.1;
             }
-            baseline / candidate
+            above / below
         })
         .collect();
     ratios.sort_by(f64::total_cmp);
@@ -163,6 +205,60 @@ mod tests {
         assert_eq!(first, again);
         let (low, high) = first.of_sums_interval.unwrap();
         assert!(low < first.of_sums && first.of_sums < high);
+    }
+
+    fn samples(values: &[(usize, f64)]) -> Vec<Sample> {
+        values.iter().map(|&(cluster, value)| Sample { cluster, value }).collect()
+    }
+
+    #[test]
+    fn a_mean_weighs_samples_and_draws_clusters() {
+        let mean = clustered_mean(&samples(&[(0, 1.0), (0, 1.0), (0, 1.0), (1, 0.0)]), 1).unwrap();
+        assert_eq!((mean.mean, mean.n, mean.n_clusters), (0.75, 4, 2));
+        // Two clusters: drawn are both of one, both of the other, or one each.
+        assert_eq!(mean.interval, Some((0.0, 1.0)));
+        let one = clustered_mean(&samples(&[(3, 1.0), (3, 2.0), (3, f64::NAN)]), 1).unwrap();
+        assert_eq!((one.mean, one.interval, one.n), (1.5, None, 2));
+        assert_eq!(clustered_mean(&samples(&[(0, f64::INFINITY)]), 1), None);
+    }
+
+    /// Three clusters of one sample each: of the 27 equally likely draws, the share below a value is counted by hand.
+    #[test]
+    fn the_interval_of_a_mean_is_the_quantile_of_its_draws() {
+        let values = [0.0, 1.0, 5.0];
+        let mean = clustered_mean(&samples(&[(0, 0.0), (1, 1.0), (2, 5.0)]), 5).unwrap();
+        let mut all = Vec::new();
+        for a in values {
+            for b in values {
+                all.extend(values.map(|c| (a + b + c) / 3.0));
+            }
+        }
+        all.sort_by(f64::total_cmp);
+        let tail = expanded_tail(3);
+        assert!(tail < 1.0 / 27.0, "the ends are the extremes of every draw: {tail}");
+        assert_eq!(mean.interval, Some((all[0], all[26])));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn a_mean_moves_and_scales_with_its_samples(
+            values in proptest::collection::vec((0_usize..5, -1e3_f64..1e3), 1..24),
+            shift in -10.0_f64..10.0,
+            factor in 0.1_f64..10.0,
+        ) {
+            let plain = clustered_mean(&samples(&values), 3).unwrap();
+            let other: Vec<_> = values.iter().map(|&(c, v)| (c, v * factor + shift)).collect();
+            let other = clustered_mean(&samples(&other), 3).unwrap();
+            let close = |a: f64, b: f64| (a * factor + shift - b).abs() <= 1e-6;
+            prop_assert!(close(plain.mean, other.mean));
+            prop_assert_eq!(plain.interval.is_some(), other.interval.is_some());
+            if let (Some(a), Some(b)) = (plain.interval, other.interval) {
+                prop_assert!(close(a.0, b.0) && close(a.1, b.1));
+                prop_assert!(a.0 <= plain.mean + 1e-9 && plain.mean <= a.1 + 1e-9);
+            }
+        }
     }
 
     #[test]

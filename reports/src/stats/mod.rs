@@ -1,4 +1,4 @@
-//! The one place where numbers are summed up: percentiles, means, and intervals for paired ratios.
+//! The one place where numbers are summed up: percentiles, means, and intervals for means and paired ratios.
 //!
 //! Input is plain numbers. It imports nothing else of the crate, knows no record, arm or file, and reads no clock: the same
 //! numbers and seed give the same result everywhere.
@@ -9,7 +9,7 @@ mod least_squares;
 mod proportion;
 mod split_mix;
 
-pub use bootstrap::{Pair, PairedRatio, paired_ratio};
+pub use bootstrap::{ClusteredMean, Pair, PairedRatio, Sample, clustered_mean, paired_ratio};
 pub use interval::{expanded_tail, normal_cdf, student_t_975};
 pub use least_squares::{Estimate, LeastSquares, least_squares};
 pub use proportion::wilson;

@@ -4,6 +4,7 @@
 mod cost_model;
 mod demo;
 mod energy;
+mod fidelity;
 mod golden;
 mod gpu_demo;
 mod pages;

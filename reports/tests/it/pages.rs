@@ -76,7 +76,8 @@ fn an_empty_run_has_a_page_that_says_so() {
     assert_eq!(
         summary,
         json!({
-            "schema_version": 3, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}, "prefix_reuse": {}, "cost_model": null
+            "schema_version": 4, "run_id": "empty", "arms": {}, "speedup_vs_cold": {}, "prefix_reuse": {}, "cost_model": null,
+            "fidelity": null, "pareto": null
         })
     );
 }

@@ -6,7 +6,7 @@ use reports::render::plot::{Plot, plots};
 use reports::store::RunDir;
 
 use crate::demo::{ALL_ARMS, Demo};
-use crate::gpu_demo;
+use crate::{fidelity, gpu_demo};
 
 fn report(demo: &Demo) -> Report {
     let records = demo.records();
@@ -78,6 +78,16 @@ fn four_arms_and_ten_calls_have_every_plot() {
 #[test]
 fn a_run_on_a_gpu() {
     assert!(check(&gpu_report()).contains(&Plot::Telemetry));
+}
+
+#[test]
+fn a_sweep_over_budgets_has_its_plane() {
+    for n_sessions in [1, 3] {
+        let report = fidelity::sweep(n_sessions);
+        assert!(check(&report).contains(&Plot::Pareto));
+        let svg = Plot::Pareto.svg(&report).unwrap();
+        assert!(svg.contains("1/22") && svg.contains("head-tail") && svg.contains("TTFT of one pass"));
+    }
 }
 
 #[test]

@@ -3,12 +3,13 @@
 
 mod calls;
 mod cost;
+mod fidelity;
 mod setup;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plot::Plot;
-use super::table::{self, Align, Room, Table};
+use super::table::{self, Align, Table};
 use crate::number::{counted, percent};
 use crate::report::{LOOSE_SHARE, Report, Tone};
 
@@ -40,6 +41,7 @@ pub fn render(report: &Report, plots: &[(Plot, String)]) -> String {
                     @for (plot, svg) in plots {
                         figure { (PreEscaped(inline(svg))) figcaption { (plot.caption()) } }
                     }
+                    (fidelity::section(report))
                     (cost::work(report))
                     (stages(report))
                     (cost::model(report))
@@ -122,14 +124,19 @@ fn verdicts(report: &Report) -> Markup {
         section {
             h2 { "What this run says" }
             @if report.calls.is_empty() { p { "No call is recorded yet." } }
-            (grid(&table::arms(report, Room::Wide)))
+            (grid(&table::arms(report)))
             p.remark {
                 "TTFT sum is one pass over all calls (mean over repeats). Removed, prefix hit and prefilled are shares of the raw \
-                 prompt tokens and add up to 100 %. Above 1x is faster than cold: vs cold compares the sums, which long calls \
-                 dominate; typical call is the geometric mean over calls."
+                 prompt tokens and add up to 100 %. Above 1x is faster than cold. Valid: outputs that pass every structure check; \
+                 agrees: calls of tools as recorded."
             }
             ul.findings {
                 @for finding in &report.findings { li class=(tone_class(finding.tone)) { (finding.text) } }
+            }
+            @if !report.calls.is_empty() {
+                h3 { "More of each arm" }
+                (grid(&table::arms_more(report)))
+                p.remark { "vs cold, above, compares sums, which long calls dominate; typical call is the geometric mean over calls." }
             }
             @if !report.notes.is_empty() {
                 h3 { "Limits" }

@@ -195,6 +195,12 @@ impl<DB: DrawingBackend> Canvas<DB> {
         }
     }
 
+    /// A mark that is hollow.
+    pub(super) fn ring(&self, slot: usize, at: Point, radius: f64, color: RGBColor) -> Drawn {
+        self.marker(slot, at, radius, color)?;
+        self.marker(slot, at, 0.55 * radius, palette::PAPER)
+    }
+
     /// A cross: a call that failed.
     pub(super) fn cross(&self, (x, y): Point, color: RGBColor) -> Drawn {
         self.line(&[(x - 3.5, y - 3.5), (x + 3.5, y + 3.5)], color, 1.6)?;

@@ -3,6 +3,7 @@
 mod axes;
 mod canvas;
 pub(crate) mod palette;
+mod pareto;
 pub mod session;
 mod stages;
 mod telemetry;
@@ -33,6 +34,8 @@ pub enum Plot {
     Stages,
     /// Fate of the prompt tokens per call, one panel per arm.
     Tokens,
+    /// Fidelity against cost, one line per way to choose and one panel per measure and reading of cost.
+    Pareto,
     /// Samples over time, one panel per quantity.
     Telemetry,
 }
@@ -50,6 +53,9 @@ pub fn plots(report: &Report) -> Vec<Plot> {
     if cells().any(|cell| cell.tokens_prefilled.is_some()) {
         plots.push(Plot::Tokens);
     }
+    if report.pareto.is_some() {
+        plots.push(Plot::Pareto);
+    }
     if telemetry::has_data(report) {
         plots.push(Plot::Telemetry);
     }
@@ -64,6 +70,7 @@ impl Plot {
             Self::TtftCumulative => "ttft_cumulative",
             Self::Stages => "ttft_stages",
             Self::Tokens => "tokens_per_call",
+            Self::Pareto => "fidelity_pareto",
             Self::Telemetry => "telemetry",
         }
     }
@@ -88,6 +95,11 @@ impl Plot {
             Self::Tokens => {
                 "What became of the prompt tokens of each call. Only the dark part costs target time; the rest was reused from \
                  the cache or removed by compression."
+            }
+            Self::Pareto => {
+                "What a budget costs in fidelity and saves in time: arms that differ in the kept share alone are joined. Left is \
+                 cheaper; lower KL and more agreeing calls are better. A hollow point is dominated: another arm is as good in \
+                 both and better in one. Thin bars are 95 % intervals over sessions. Tokens count the same in target and drafter."
             }
             Self::Telemetry => {
                 "Samples over the whole run; the tint behind the line is the arm whose call was in flight."
@@ -122,6 +134,7 @@ impl Plot {
             Self::TtftPerCall | Self::TtftCumulative => 520.0,
             Self::Stages => stages::height(report)?,
             Self::Tokens => tokens::height(report),
+            Self::Pareto => pareto::height(report)?,
             Self::Telemetry => telemetry::height(report)?,
         };
         Ok((WIDTH, height as u32))
@@ -133,6 +146,7 @@ impl Plot {
             Self::TtftCumulative => ttft_cumulative::draw(report, canvas),
             Self::Stages => stages::draw(report, canvas),
             Self::Tokens => tokens::draw(report, canvas),
+            Self::Pareto => pareto::draw(report, canvas),
             Self::Telemetry => telemetry::draw(report, canvas),
         }
     }
