@@ -41,11 +41,14 @@ pub(super) struct Facts<'a> {
 
 /// A cache that gives this share of its ideal is as good as can be measured.
 const NEAR_IDEAL: f64 = 0.9;
+/// More verdicts of one kind than this are folded: a sweep has an arm per budget.
+const VERDICTS_TOLD_MAX: usize = 8;
 
 /// Findings in the order of importance.
 pub(super) fn findings(facts: &Facts, slower: &[SlowerCall]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
-    findings.extend(facts.summary.speedup_vs_cold.iter().filter_map(against_cold));
+    let against_cold = facts.summary.speedup_vs_cold.iter().filter_map(against_cold).collect();
+    findings.extend(told(against_cold, "are faster than cold to the first token"));
     findings.extend(stacking(facts));
     findings.extend(facts.prefix_reuse.iter().filter_map(reused));
     findings.extend(facts.rescoring.iter().map(scored));
@@ -81,7 +84,39 @@ fn interval_words(speedup: &Speedup, tone: Tone) -> String {
     format!(" (95 % interval {} to {} {over})", factor(low), factor(high))
 }
 
-fn against_cold(speedup: &Speedup) -> Option<Finding> {
+/// A verdict on an arm by a ratio of times, as a sentence of its own.
+struct Verdict {
+    arm: String,
+    ratio: f64,
+    finding: Finding,
+}
+
+/// Each verdict; of many, one sentence for all arms that are faster outside of their intervals and one for the others, whose
+/// numbers stand in the table of arms.
+fn told(verdicts: Vec<Verdict>, words: &str) -> Vec<Finding> {
+    if verdicts.len() <= VERDICTS_TOLD_MAX {
+        return verdicts.into_iter().map(|verdict| verdict.finding).collect();
+    }
+    let n_all = verdicts.len();
+    let (good, rest): (Vec<_>, Vec<_>) =
+        verdicts.into_iter().partition(|verdict| verdict.finding.tone == Tone::Good);
+    let least = good.iter().min_by(|a, b| a.ratio.total_cmp(&b.ratio));
+    let most = good.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio));
+    let all = least.zip(most).map(|(least, most)| Finding {
+        tone: Tone::Good,
+        text: format!(
+            "{} of {n_all} arms {words}, from {} ({}) to {} ({}), outside of their 95 % intervals.",
+            good.len(),
+            factor(least.ratio),
+            least.arm,
+            factor(most.ratio),
+            most.arm
+        ),
+    });
+    all.into_iter().chain(rest.into_iter().map(|verdict| verdict.finding)).collect()
+}
+
+fn against_cold(speedup: &Speedup) -> Option<Verdict> {
     let tone = side_of_one(speedup)?;
     let (arm, point) = (&speedup.arm, speedup.ttft?);
     let (cold_ms, arm_ms) = speedup.ttft_ms_sums?;
@@ -97,7 +132,7 @@ fn against_cold(speedup: &Speedup) -> Option<Finding> {
         counted(speedup.n_calls as u64, "call"),
         interval_words(speedup, tone)
     );
-    Some(Finding { tone, text })
+    Some(Verdict { arm: arm.clone(), ratio: point, finding: Finding { tone, text } })
 }
 
 /// Whether an arm that both compresses and reuses beats the best arm that does only one of the two.
@@ -113,10 +148,11 @@ fn stacking(facts: &Facts) -> Vec<Finding> {
         rows.iter().filter(|row| reuses(row) != compresses(row)).max_by(|a, b| gain(a).total_cmp(&gain(b)));
     let Some(single) = single else { return Vec::new() };
     let both = rows.iter().filter(|row| reuses(row) && compresses(row));
-    both.filter_map(|row| stack_verdict(facts, &single.arm, &row.arm)).collect()
+    let verdicts = both.filter_map(|row| stack_verdict(facts, &single.arm, &row.arm)).collect();
+    told(verdicts, &format!("stack, faster than {}, the best single layer", single.arm))
 }
 
-fn stack_verdict(facts: &Facts, single: &str, stacked: &str) -> Option<Finding> {
+fn stack_verdict(facts: &Facts, single: &str, stacked: &str) -> Option<Verdict> {
     let against = speedup(facts.grid, single, stacked, facts.manifest.seed);
     let (tone, point) = (side_of_one(&against)?, against.ttft?);
     let interval = interval_words(&against, tone);
@@ -134,7 +170,7 @@ fn stack_verdict(facts: &Facts, single: &str, stacked: &str) -> Option<Finding> 
             factor(point)
         ),
     };
-    Some(Finding { tone, text })
+    Some(Verdict { arm: stacked.to_owned(), ratio: point, finding: Finding { tone, text } })
 }
 
 /// What reuse gave, beside both readings of what it could have given.

@@ -246,6 +246,20 @@ fn every_page_has_the_fidelity_of_the_sweep() {
 }
 
 #[test]
+fn a_sweep_tells_its_arms_in_a_sentence() {
+    let told: Vec<String> = sweep(2).findings.into_iter().map(|finding| finding.text).collect();
+    let of_cold: Vec<&String> = told.iter().filter(|text| text.contains("faster than cold")).collect();
+    assert_eq!(
+        of_cold,
+        [
+            "15 of 15 arms are faster than cold to the first token, from 2.08x (birth.1000) to 10.7x (head-tail.45), outside \
+          of their 95 % intervals."
+        ],
+        "{told:#?}"
+    );
+}
+
+#[test]
 fn records_of_an_older_version_have_what_they_hold() {
     let mut records = sweep_records(2);
     for record in &mut records {

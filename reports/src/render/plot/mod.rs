@@ -26,6 +26,8 @@ const WIDTH: u32 = 960;
 /// A plot of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plot {
+    /// Fidelity against cost, one line per way to choose and one panel per measure and reading of cost.
+    Pareto,
     /// TTFT per call, one line per arm.
     TtftPerCall,
     /// TTFT added up over the calls, one line per arm.
@@ -34,8 +36,6 @@ pub enum Plot {
     Stages,
     /// Fate of the prompt tokens per call, one panel per arm.
     Tokens,
-    /// Fidelity against cost, one line per way to choose and one panel per measure and reading of cost.
-    Pareto,
     /// Samples over time, one panel per quantity.
     Telemetry,
 }
@@ -44,6 +44,9 @@ pub enum Plot {
 pub fn plots(report: &Report) -> Vec<Plot> {
     let cells = || report.calls.iter().flat_map(|row| row.cells.iter().flatten());
     let mut plots = Vec::new();
+    if report.pareto.is_some() {
+        plots.push(Plot::Pareto);
+    }
     if cells().any(|cell| cell.ttft_ms.is_some()) {
         plots.extend([Plot::TtftPerCall, Plot::TtftCumulative]);
     }
@@ -52,9 +55,6 @@ pub fn plots(report: &Report) -> Vec<Plot> {
     }
     if cells().any(|cell| cell.tokens_prefilled.is_some()) {
         plots.push(Plot::Tokens);
-    }
-    if report.pareto.is_some() {
-        plots.push(Plot::Pareto);
     }
     if telemetry::has_data(report) {
         plots.push(Plot::Telemetry);
