@@ -1,21 +1,25 @@
 //! Import of a generated Claude Code session of 50 MB with the proportions of a real one: about 1.5 calls per 10 KB,
-//! most bytes in tool results, every line with the client's own copy of the result. Criterion prints MB/s.
+//! most bytes in tool results, every line with the client's own copy of the result. And what `reprise import` does with
+//! one of 4 MB, which is to look for secrets, too. Criterion prints MB/s.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use transcripts::import::{ImportOptions, import};
+use transcripts::import::{Import, ImportOptions, import};
+use transcripts::redact::Redactor;
 
-/// Bytes of the generated file.
-const BYTES: usize = 50 << 20;
+/// Bytes of the generated files.
+const LARGE: usize = 50 << 20;
+const SMALL: usize = 4 << 20;
 /// Chars of a tool result: one small, one large in turn, as a read after a short command.
 const RESULT_CHARS: [usize; 4] = [200, 600, 2_400, 12_000];
 
 /// A session that compacts every 200 calls, as the client does: an endless prefix would measure the index lists.
-fn session() -> String {
-    let mut text = String::with_capacity(BYTES + 65_536);
+fn session(bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 65_536);
     let mut parent = "null".to_owned();
     let mut line = 0_u64;
     let mut push = |text: &mut String, parent: &mut String, rest: &str| {
@@ -30,7 +34,7 @@ fn session() -> String {
     };
     push(&mut text, &mut parent, "\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"go\"}");
     let mut call = 0;
-    while text.len() < BYTES {
+    while text.len() < bytes {
         if call % 200 == 199 {
             parent = "null".to_owned();
             push(&mut text, &mut parent, "\"type\":\"system\",\"subtype\":\"compact_boundary\"");
@@ -61,22 +65,41 @@ fn session() -> String {
     text
 }
 
+/// Writes a session; its path and its size.
+fn write(folder: &Path, bytes: usize) -> std::io::Result<(PathBuf, u64)> {
+    let path = folder.join(format!("{bytes}.jsonl"));
+    let text = session(bytes);
+    fs::write(&path, &text)?;
+    Ok((path, text.len() as u64))
+}
+
+/// Credentials in the sessions of an import.
+fn credentials(import: &Import) -> u64 {
+    let redactor = Redactor::new(&import.sessions).ok();
+    let found = redactor.iter().flat_map(|redactor| import.sessions.iter().map(|one| redactor.scan(one)));
+    found.map(|found| found.credentials()).sum()
+}
+
 fn bench(criterion: &mut Criterion) {
-    let folder = match tempfile::tempdir() {
-        Ok(folder) => folder,
-        Err(error) => return eprintln!("no folder for the generated session: {error}"),
+    let files = tempfile::tempdir().and_then(|folder| {
+        let files = [write(folder.path(), LARGE)?, write(folder.path(), SMALL)?];
+        Ok((folder, files))
+    });
+    let (_folder, [(large, large_bytes), (small, small_bytes)]) = match files {
+        Ok(files) => files,
+        Err(error) => return eprintln!("no generated sessions: {error}"),
     };
-    let path = folder.path().join("s1.jsonl");
-    let text = session();
-    if let Err(error) = fs::write(&path, &text) {
-        return eprintln!("{}: {error}", path.display());
-    }
     let mut group = criterion.benchmark_group("import");
-    group.sample_size(10).throughput(Throughput::BytesDecimal(text.len() as u64));
-    drop(text);
+    group.sample_size(10).throughput(Throughput::BytesDecimal(large_bytes));
     group.bench_function("claude-code, 50 MB", |bencher| {
         bencher.iter(|| {
-            import(black_box(&[&path]), &ImportOptions::default()).map(|import| import.sessions.len())
+            import(black_box(&[&large]), &ImportOptions::default()).map(|import| import.sessions.len())
+        });
+    });
+    group.throughput(Throughput::BytesDecimal(small_bytes));
+    group.bench_function("claude-code, 4 MB, and a look for secrets", |bencher| {
+        bencher.iter(|| {
+            import(black_box(&[&small]), &ImportOptions::default()).map(|import| credentials(&import))
         });
     });
     group.finish();
