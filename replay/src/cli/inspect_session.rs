@@ -17,6 +17,8 @@ use crate::error::ReplayError;
 const EXAMPLES_MAX: usize = 3;
 /// Prefix breaks listed one by one; `--json` has all.
 const BREAKS_SHOWN_MAX: usize = 12;
+/// Prefix breaks named in a session's row of the overview.
+const BREAKS_IN_ROW_MAX: usize = 3;
 /// Sizes of tool outputs whose share is told, chars.
 const LARGE_CHARS: [u64; 3] = [1_024, 4_096, 12_000];
 /// A gap after which common providers have dropped the prefix.
@@ -35,18 +37,13 @@ pub fn overview(inspection: &Inspection) -> String {
         ("fidelity", Align::Left),
     ]);
     for session in &inspection.sessions {
-        let breaks: Vec<String> = session
-            .prefix_breaks
-            .iter()
-            .map(|found| format!("{}:{}", found.call_index + 1, found.cause.as_str()))
-            .collect();
         table.row([
             session.session_id.clone(),
             session.kind.clone(),
             session.calls.to_string(),
             session.messages.to_string(),
             session.tool_bytes_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}", share * 100.0)),
-            if breaks.is_empty() { "-".to_owned() } else { breaks.join(" ") },
+            breaks_in_row(session),
             session.findings.len().to_string(),
             session.fidelity.level.as_str().to_owned(),
         ]);
@@ -60,6 +57,18 @@ pub fn overview(inspection: &Inspection) -> String {
         inspection.files.len()
     );
     text
+}
+
+/// The first breaks as `call:cause`, and how many more there are.
+fn breaks_in_row(session: &SessionSummary) -> String {
+    let all = &session.prefix_breaks;
+    let named = all.iter().take(BREAKS_IN_ROW_MAX);
+    let mut named: Vec<String> =
+        named.map(|found| format!("{}:{}", found.call_index + 1, found.cause.as_str())).collect();
+    if all.len() > BREAKS_IN_ROW_MAX {
+        named.push(format!("+{}", all.len() - BREAKS_IN_ROW_MAX));
+    }
+    if named.is_empty() { "-".to_owned() } else { named.join(" ") }
 }
 
 /// Everything about one session: why it is no closer to what was sent, its sizes, its breaks, what its requests break.
@@ -126,16 +135,16 @@ fn outputs(session: &SessionSummary) -> String {
     if !all.is_empty() {
         let total: u64 = all.iter().map(|output| output.chars).sum();
         let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-        let large: Vec<String> = LARGE_CHARS
-            .iter()
-            .map(|&least| {
-                let those = all.iter().filter(|output| output.chars >= least);
-                let chars: u64 = those.clone().map(|output| output.chars).sum();
-                let n = share(those.count() as u64, all.len() as u64);
-                format!("{n:.0} % from {least} chars on hold {:.0} %", share(chars, total))
-            })
-            .collect();
-        text += &format!("  tool outputs: {}; {} of the chars\n", all.len(), large.join(", "));
+        text += &format!("  tool outputs: {}, {total} chars", all.len());
+        for least in LARGE_CHARS {
+            let those = all.iter().filter(|output| output.chars >= least);
+            let (count, chars): (usize, u64) =
+                (those.clone().count(), those.map(|output| output.chars).sum());
+            if count > 0 {
+                text += &format!("; {count} from {least} chars on hold {:.0} %", share(chars, total));
+            }
+        }
+        text += "\n";
         let candidates = all.iter().filter(|output| output.chars >= REPEAT_CHARS_MIN).count();
         let repeats = all.iter().filter(|output| output.is_repeat);
         let chars: u64 = repeats.clone().map(|output| output.chars).sum();

@@ -15,7 +15,15 @@ use crate::error::{ReportError, Result};
 
 /// Name of the plot, in errors.
 const NAME: &str = "session";
-const HEIGHT: u32 = 838;
+/// Where the panel of the gaps begins.
+const GAPS_TOP: f64 = 462.0;
+/// Pixels of a panel with its title and axis, beside those of its frame.
+const AROUND_FRAME: f64 = 68.0;
+/// Frames of the panels below the first.
+const GAPS_FRAME: f64 = 110.0;
+const OUTPUTS_FRAME: f64 = 130.0;
+/// Pixels of a panel of which there is nothing but a title to show.
+const TITLE_ALONE: f64 = 32.0;
 const LEFT: f64 = 64.0;
 const PERSON: RGBColor = RGBColor(0xC3, 0xC9, 0xD1);
 const ASSISTANT: RGBColor = RGBColor(0xE6, 0x9F, 0x00);
@@ -25,6 +33,8 @@ const REPEATED: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
 const FIRST_CLASS_CHARS: f64 = 64.0;
 /// Classes; the last one is open. 64 doubled 13 times is half a million.
 const CLASSES: usize = 15;
+/// The fewest classes that are shown.
+const CLASSES_MIN: usize = 8;
 
 /// What is drawn.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,7 +76,7 @@ pub struct OutputShape {
 /// # Errors
 /// [`ReportError::Plot`].
 pub fn svg(shape: &SessionShape) -> Result<String> {
-    let drawn = canvas::svg((WIDTH, HEIGHT), |canvas| draw(shape, canvas));
+    let drawn = canvas::svg((WIDTH, height(shape)), |canvas| draw(shape, canvas));
     drawn.map_err(|detail| ReportError::Plot { plot: NAME, detail })
 }
 
@@ -75,7 +85,7 @@ pub fn svg(shape: &SessionShape) -> Result<String> {
 /// # Errors
 /// [`ReportError::Plot`].
 pub fn write_png(shape: &SessionShape, path: &Path) -> Result<()> {
-    let drawn = canvas::png((WIDTH, HEIGHT), path, |canvas| draw(shape, canvas));
+    let drawn = canvas::png((WIDTH, height(shape)), path, |canvas| draw(shape, canvas));
     drawn.map_err(|detail| ReportError::Plot { plot: NAME, detail })
 }
 
@@ -90,8 +100,19 @@ fn draw<DB: DrawingBackend>(shape: &SessionShape, canvas: &Canvas<DB>) -> Drawn 
     legend(canvas, top, &kinds.map(|(color, name)| (Key::Area, color, name.to_owned())))?;
     let axis = CallAxis::of_one_session(shape.calls.len());
     prefixes(shape, canvas, &axis, (top + 28.0, 300.0))?;
-    gaps(shape, canvas, &axis, (462.0, 110.0))?;
-    outputs(shape, canvas, (642.0, 130.0))
+    gaps(shape, canvas, &axis, (GAPS_TOP, GAPS_FRAME))?;
+    outputs(shape, canvas, (outputs_top(shape), OUTPUTS_FRAME))
+}
+
+/// Where the panel of the tool outputs begins: gaps that were not recorded leave no room behind.
+fn outputs_top(shape: &SessionShape) -> f64 {
+    let has_gaps = shape.calls.iter().any(|call| call.gap_ms.is_some());
+    GAPS_TOP + if has_gaps { GAPS_FRAME + AROUND_FRAME } else { TITLE_ALONE }
+}
+
+fn height(shape: &SessionShape) -> u32 {
+    let outputs = if shape.outputs.is_empty() { TITLE_ALONE } else { OUTPUTS_FRAME + AROUND_FRAME };
+    (outputs_top(shape) + outputs) as u32
 }
 
 /// A panel of this top and height with its title above.
@@ -220,8 +241,11 @@ fn outputs<DB: DrawingBackend>(shape: &SessionShape, canvas: &Canvas<DB>, place:
     }
     // Small counts would have ticks between whole numbers.
     frame.draw_y(canvas, &|count| if count.fract() == 0.0 { plain_number(count) } else { String::new() })?;
-    let width = frame.width() / CLASSES as f64;
-    for (nth, [new, repeated]) in counts.into_iter().enumerate() {
+    // One class more than there are outputs for: its lower edge is the upper one of the last.
+    let largest = counts.iter().rposition(|pair| pair[0] + pair[1] > 0).unwrap_or(0);
+    let shown = (largest + 2).clamp(CLASSES_MIN, CLASSES);
+    let width = frame.width() / shown as f64;
+    for (nth, [new, repeated]) in counts.into_iter().take(shown).enumerate() {
         let left = frame.left + nth as f64 * width;
         let (middle, top) = (frame.y_at(f64::from(new)), frame.y_at(f64::from(new + repeated)));
         if new > 0 {
@@ -230,7 +254,7 @@ fn outputs<DB: DrawingBackend>(shape: &SessionShape, canvas: &Canvas<DB>, place:
         if repeated > 0 {
             canvas.rect((left + 2.0, middle), (left + width - 2.0, top), REPEATED)?;
         }
-        if nth + 1 < CLASSES {
+        if nth + 1 < shown {
             let style = Type::new(11.5).muted().anchor(HPos::Center);
             let edge = FIRST_CLASS_CHARS * 2_f64.powi(nth as i32);
             canvas.text(&plain_number(edge), (left + width, frame.bottom + 13.0), style)?;
