@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = "What runs")]
     pub verify: bool,
     /// Measure on every call how far the sent prompt's next-token distributions are from the recorded prompt's, over the
-    /// recorded turn (takes the time of two cold calls each)
+    /// recorded turn (takes the time of a cold call each, and of one more for each recorded prompt)
     #[arg(long, help_heading = "What runs")]
     pub fidelity: bool,
 

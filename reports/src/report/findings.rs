@@ -247,27 +247,33 @@ fn structure(summary: &Summary) -> Option<Finding> {
     })
 }
 
-/// `slower` comes worst first, so the first call of an arm is its worst.
+/// `slower` comes worst first, so the first call of an arm is its worst; of many arms only the first of all is told.
 fn slower_calls(summary: &Summary, slower: &[SlowerCall]) -> Option<Finding> {
+    let worst = |call: &SlowerCall| {
+        format!(
+            "worst: call {} of {}, {} to {}",
+            call.key.call_index.saturating_add(1),
+            call.key.session_id,
+            duration(call.cold_ms),
+            duration(call.arm_ms)
+        )
+    };
     let per_arm: Vec<String> = summary
         .arms
         .iter()
         .filter_map(|arm| {
             let own: Vec<&SlowerCall> = slower.iter().filter(|call| call.arm == arm.arm).collect();
-            let worst = own.first()?;
-            Some(format!(
-                "{} on {} (worst: call {} of {}, {} to {})",
-                arm.arm,
-                counted(own.len() as u64, "call"),
-                worst.key.call_index.saturating_add(1),
-                worst.key.session_id,
-                duration(worst.cold_ms),
-                duration(worst.arm_ms),
-            ))
+            let first = own.first()?;
+            Some(format!("{} on {} ({})", arm.arm, counted(own.len() as u64, "call"), worst(first)))
         })
         .collect();
-    (!per_arm.is_empty())
-        .then(|| Finding { tone: Tone::Bad, text: format!("Slower than cold: {}.", per_arm.join("; ")) })
+    let text = if per_arm.len() <= VERDICTS_TOLD_MAX {
+        per_arm.join("; ")
+    } else {
+        let (first, n_calls) = (slower.first()?, counted(slower.len() as u64, "call"));
+        format!("{} arms on {n_calls} in all ({}, {})", per_arm.len(), first.arm, worst(first))
+    };
+    (!per_arm.is_empty()).then(|| Finding { tone: Tone::Bad, text: format!("Slower than cold: {text}.") })
 }
 
 fn failed(summary: &Summary) -> Option<Finding> {

@@ -88,17 +88,24 @@ impl Pareto {
     }
 }
 
-/// The plane of a run; `None` where fewer than two arms that compress have their distances measured, or there is no `cold`.
+/// The plane of a run; `None` where fewer than two arms that compress have their distances measured, or there is no `cold`. An
+/// arm that was not measured in as many calls as `cold` is left out: sums over other calls do not compare.
 pub(super) fn pareto(manifest: &RunManifest, summary: &Summary, fidelity: &Fidelity) -> Option<Pareto> {
     let cold = summary.arm(BASELINE_ARM)?;
     let setups = compressing(manifest);
-    let has_distance =
-        |arm: &str| fidelity.row(arm).is_some_and(|row| row.measured.contains_key(&Measure::KlMean));
-    if setups.iter().filter(|setup| has_distance(&setup.arm)).count() < COMPRESSING_MIN {
+    let n_measured = |row: &ArmSummary| row.calls - row.failed;
+    let is_placed = |row: &&ArmSummary| {
+        let has_distance =
+            fidelity.row(&row.arm).is_some_and(|row| row.measured.contains_key(&Measure::KlMean));
+        has_distance && n_measured(row) == n_measured(cold)
+    };
+    let placed: Vec<&ArmSummary> = summary.arms.iter().filter(is_placed).collect();
+    let compresses = |row: &&&ArmSummary| setups.iter().any(|setup| setup.arm == row.arm);
+    if placed.iter().filter(compresses).count() < COMPRESSING_MIN {
         return None;
     }
     let mut lines: Vec<(Option<&ArmSetup>, Line)> = Vec::new();
-    for row in summary.arms.iter().filter(|row| has_distance(&row.arm)) {
+    for row in placed {
         let setup = setups.iter().find(|setup| setup.arm == row.arm);
         let point = point(cold, row, setup, fidelity)?;
         let sibling = lines.iter_mut().find(|(first, _)| match (first, setup) {

@@ -211,6 +211,17 @@ fn arms_that_differ_in_budget_are_a_line_from_the_largest_on() {
 }
 
 #[test]
+fn an_arm_that_lacks_calls_is_not_placed() {
+    let mut records = sweep_records(2);
+    records.retain(|record| record.arm != "random.45" || record.call_index < 3);
+    let report = Report::new(sweep_manifest(), &records, Vec::new(), Vec::new());
+    let line = &report.pareto.as_ref().unwrap().lines[2];
+    assert_eq!((line.name.as_str(), line.points.len()), ("random", 4));
+    records.retain(|record| ["cold", "random.45", "birth.45"].contains(&record.arm.as_str()));
+    assert_eq!(Report::new(sweep_manifest(), &records, Vec::new(), Vec::new()).pareto, None);
+}
+
+#[test]
 fn two_arms_of_one_ranking_and_other_settings_are_lines_of_their_own() {
     let mut manifest = sweep_manifest();
     for arm in &mut manifest.arms[6..11] {
