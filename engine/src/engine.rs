@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use transcripts::message::{Message, Role};
 
+use crate::backfill::{self, Backfill};
 use crate::chat::{Generation, Thinking};
 use crate::compress::compressor::{Compressed, Compressor};
 use crate::compress::freeze::OpenReport;
@@ -17,8 +18,8 @@ use crate::kv::prefix::{Identity, IdentityParts, Prompt};
 use crate::model::qwen3::{Pass, Qwen3};
 use crate::model_source::Model;
 use crate::request::{
-    ArmSettings, CachePolicy, CacheState, EngineOptions, FinishReason, Growth, Request, Residency, Response,
-    Verify,
+    ArmSettings, CachePolicy, CacheState, CompressionPolicy, EngineOptions, FinishReason, Growth, Request,
+    Residency, Response, Verify,
 };
 use crate::residency::Resident;
 use crate::sample::Sampler;
@@ -41,18 +42,37 @@ struct Arm {
     settings: ArmSettings,
     cache: KvCache,
     compressor: Option<Compressor>,
-    /// Tokens of the last call's prompt.
+    /// Tokens of the last call's prompt, as history keeps it.
     last_prompt: Vec<u32>,
+    /// The last call was answered from another prompt than that.
+    owes_backfill: bool,
+}
+
+impl Arm {
+    /// The tokens of a call as later calls find them in history.
+    fn history<'r>(&self, ready: &'r Ready<'_>) -> &'r [u32] {
+        let policy = self.settings.compression.as_ref().map(|compression| compression.policy);
+        if policy == Some(CompressionPolicy::LatencyOnly) { &ready.raw } else { ready.tokens() }
+    }
 }
 
 /// The prompt of a call, ready to run.
 struct Ready<'a> {
-    tokens: Vec<u32>,
-    raw_tokens: usize,
+    /// The tokens of the messages as they came.
+    raw: Vec<u32>,
+    /// The tokens as they are sent, where compression changed a message.
+    shortened: Option<Vec<u32>>,
     compressed: Compressed<'a>,
     frozen_hits: u64,
     tokens_scored: u64,
     messages_scored: u64,
+}
+
+impl Ready<'_> {
+    /// The tokens as they are sent.
+    fn tokens(&self) -> &[u32] {
+        self.shortened.as_deref().unwrap_or(&self.raw)
+    }
 }
 
 /// What a forward pass of one call needs.
@@ -142,7 +162,7 @@ impl Engine {
         let dtype = self.target.kv_dtype(&self.device);
         let budget = self.options.kv_budget_bytes;
         let cache = KvCache::new(&self.device, config, dtype, budget, settings.cache)?;
-        self.arm = Some(Arm { settings, cache, compressor, last_prompt: Vec::new() });
+        self.arm = Some(Arm { settings, cache, compressor, last_prompt: Vec::new(), owes_backfill: false });
         Ok(())
     }
 
@@ -155,12 +175,13 @@ impl Engine {
         let mut clock = StageClock::start();
         self.device.take_bytes_peak();
         let ready = self.prepare(request, &mut clock)?;
-        let prompt = Prompt::new(&self.identity, &ready.tokens);
+        let tokens = ready.tokens();
+        let prompt = Prompt::new(&self.identity, tokens);
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
         let model = self.target.on(&self.device)?;
 
         let hit = clock.run(Stage::Lookup, || arm.cache.lookup(&prompt));
-        let n_slots = ready.tokens.len() + request.max_new_tokens as usize - 1;
+        let n_slots = tokens.len() + request.max_new_tokens as usize - 1;
         let sequence = clock.run(Stage::Restore, || arm.cache.open(hit, n_slots))?;
         let sampler = Sampler::new(request.sampling)?;
         let run = Run { model, eos: self.target.model().tokenizer.eos_ids(), sequence: &sequence, sampler };
@@ -168,28 +189,31 @@ impl Engine {
         let kv_bytes = arm.cache.bytes_in_use();
         let device_bytes_peak = self.device.take_bytes_peak();
         let n_hit = sequence.n_hit();
-        let n_written = if outcome.is_ok() { ready.tokens.len() } else { n_hit };
-        arm.cache.close(&prompt, sequence, n_written)?;
+        let history = arm.history(&ready);
+        // What history will not hold is dropped with the call.
+        let n_kept = tokens.iter().zip(history).take_while(|(sent, kept)| sent == kept).count();
+        arm.cache.close(&prompt, sequence, if outcome.is_ok() { n_kept } else { n_hit })?;
         let generated = outcome?;
         if let Some(compressor) = &mut arm.compressor {
             compressor.sync()?;
         }
         let turn_start = self.target.model().tokenizer.id("<|im_start|>")?;
-        let growth = growth(&arm.last_prompt, &ready.tokens, turn_start);
-        arm.last_prompt.clone_from(&ready.tokens);
+        let growth = growth(&arm.last_prompt, tokens, turn_start);
+        arm.owes_backfill = history != tokens;
+        history.clone_into(&mut arm.last_prompt);
 
         let keeps_prefixes = arm.cache.keeps_prefixes();
         let exact = match request.verify {
-            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(&ready.tokens, &generated.first_logits)?),
+            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(tokens, &generated.first_logits)?),
             _ => None,
         };
-        let tokens_raw = ready.raw_tokens as u64;
+        let (tokens_raw, tokens_sent) = (ready.raw.len() as u64, tokens.len() as u64);
         let compressed = ready.compressed;
         Ok(Response {
             tokens_raw,
-            tokens_removed: tokens_raw as i64 - ready.tokens.len() as i64,
+            tokens_removed: tokens_raw as i64 - tokens_sent as i64,
             tokens_prefix_hit: n_hit as u64,
-            tokens_prefilled: (ready.tokens.len() - n_hit) as u64,
+            tokens_prefilled: tokens_sent - n_hit as u64,
             tokens_output: generated.ids.len() as u64,
             tokens_scored: ready.tokens_scored,
             messages_scored: ready.messages_scored,
@@ -218,6 +242,20 @@ impl Engine {
         })
     }
 
+    /// Prefills and publishes the last call's prompt as history keeps it, where the call was answered from another one:
+    /// work for the time in which the caller's tools run. `None` if there is nothing to do.
+    ///
+    /// # Errors
+    /// No arm was started, or the KV budget does not hold the prompt; the next call finds less to reuse then.
+    pub fn backfill(&mut self) -> Result<Option<Backfill>, EngineError> {
+        let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
+        if !std::mem::take(&mut arm.owes_backfill) {
+            return Ok(None);
+        }
+        let prompt = Prompt::new(&self.identity, &arm.last_prompt);
+        backfill::run(&self.target.on(&self.device)?, &mut arm.cache, &prompt).map(Some)
+    }
+
     /// Messages to tokens: render, and compress what the arm compresses.
     fn prepare<'a>(
         &mut self,
@@ -232,10 +270,9 @@ impl Engine {
             return Err(EngineError::EmptyRequest { reason: "it asks for no token; ask for at least one" });
         }
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
-        let tokens = tokens_of(self.target.model(), request.messages, request.tools, clock)?;
         let mut ready = Ready {
-            raw_tokens: tokens.len(),
-            tokens,
+            raw: tokens_of(self.target.model(), request.messages, request.tools, clock)?,
+            shortened: None,
             compressed: Compressed::verbatim(request.messages),
             frozen_hits: 0,
             tokens_scored: 0,
@@ -243,7 +280,7 @@ impl Engine {
         };
         if let (Some(compressor), Some(drafter)) = (&mut arm.compressor, &mut self.drafter) {
             let plan = clock
-                .run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw_tokens))?;
+                .run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw.len()))?;
             let mut scorer = Scorer {
                 device: &self.device,
                 target: &mut self.target,
@@ -259,11 +296,11 @@ impl Engine {
                 clock.run(Stage::Select, || compressor.apply(request.messages, plan, scored.outcomes))?;
             if ready.compressed.n_compressed > 0 {
                 let sent: Vec<&Message> = ready.compressed.messages.iter().map(Cow::as_ref).collect();
-                ready.tokens = tokens_of(self.target.model(), &sent, request.tools, clock)?;
+                ready.shortened = Some(tokens_of(self.target.model(), &sent, request.tools, clock)?);
             }
         }
         let context_length = self.target.model().config.context_length as u64;
-        let (prompt_tokens, new_tokens) = (ready.tokens.len() as u64, u64::from(request.max_new_tokens));
+        let (prompt_tokens, new_tokens) = (ready.tokens().len() as u64, u64::from(request.max_new_tokens));
         if prompt_tokens + new_tokens > context_length {
             return Err(EngineError::ContextLength { context_length, prompt_tokens, new_tokens });
         }

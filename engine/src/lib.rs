@@ -2,6 +2,7 @@
 //! never names a metric, never logs on the request path and never writes a record.
 #![deny(unsafe_code)]
 
+pub mod backfill;
 pub mod chat;
 pub mod compress;
 pub mod config;

@@ -61,6 +61,22 @@ pub enum CompressionPolicy {
     Rescore,
     /// Each tool message is scored once, when first seen; its kept bytes are reused for ever.
     Freeze,
+    /// As `Freeze`, but a message stands as it came while it is among the newest tool messages of the prompt. Not
+    /// append-only: a message that ages breaks the prefix.
+    Rolling {
+        /// Tool messages that stand as they came.
+        keep_verbatim_newest: usize,
+    },
+    /// As `Freeze`, but a message stands compressed in the call that first sees it alone: history is as it came. What
+    /// that call leaves to be prefilled is for [`Engine::backfill`](crate::engine::Engine::backfill).
+    LatencyOnly,
+}
+
+impl CompressionPolicy {
+    /// Whether what a message became is remembered.
+    pub const fn freezes(self) -> bool {
+        !matches!(self, Self::Rescore)
+    }
 }
 
 /// Which queries and keys the drafter's tail scores are taken from.
@@ -262,8 +278,9 @@ pub enum CacheState {
     Hit,
 }
 
-/// How a prompt stands to the one before it in the same arm. Under an append-only arm and template the whole of the old
-/// prompt, without the opening of the model's turn, begins the new one: `shared = previous`.
+/// How a prompt stands to the one before it in the same arm, as history keeps that one. Under an append-only arm and
+/// template the whole of the old prompt, without the opening of the model's turn, begins the new one:
+/// `shared = previous`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Growth {
     /// Tokens of the previous prompt, without the opening of the model's turn.

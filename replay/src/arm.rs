@@ -38,6 +38,10 @@ pub enum Compression {
     Rescore,
     /// As [`Policy::Freeze`].
     Freeze,
+    /// As [`Policy::Rolling`].
+    Rolling,
+    /// As [`Policy::LatencyOnly`]; needs the cache.
+    LatencyOnly,
 }
 
 impl Compression {
@@ -46,6 +50,8 @@ impl Compression {
             Self::None => None,
             Self::Rescore => Some(Policy::Rescore),
             Self::Freeze => Some(Policy::Freeze),
+            Self::Rolling => Some(Policy::Rolling),
+            Self::LatencyOnly => Some(Policy::LatencyOnly),
         }
     }
 }
@@ -89,6 +95,8 @@ pub struct Arm {
 /// Values of the run that an arm takes where it names none of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArmDefaults {
+    /// Newest tool messages that stand as they came, where age decides.
+    pub keep_verbatim_newest: u32,
     /// Share of chunks kept, in thousandths.
     pub keep_permille: u32,
     /// Threshold of compression, raw prompt tokens.
@@ -132,6 +140,8 @@ pub struct ArmSpec {
     /// Rewrite; none by default.
     #[serde(default)]
     pub rewrite: Rewrite,
+    /// Newest tool messages that stand as they came, where age decides; the run's by default.
+    pub keep_verbatim_newest: Option<u32>,
     /// Share of chunks kept, above 0 and at most 1; the run's by default.
     pub keep_ratio: Option<f64>,
     /// What chunks are ranked by; the run's by default.
@@ -171,7 +181,7 @@ const fn cache_off() -> Cache {
 type Row = (&'static str, Compression, Cache, Rewrite, Option<ScoreBy>, &'static str);
 
 /// The built-in arms.
-const TABLE: [Row; 8] = [
+const TABLE: [Row; 10] = [
     (
         "cold",
         Compression::None,
@@ -229,6 +239,22 @@ const TABLE: [Row; 8] = [
         Some(ScoreBy::HeadTail),
         "control of the drafter: first and last chunks, same budget",
     ),
+    (
+        "rolling",
+        Compression::Rolling,
+        Cache::On,
+        Rewrite::None,
+        None,
+        "control of freezing at birth: each tool message compressed once it has aged",
+    ),
+    (
+        "latency-only",
+        Compression::LatencyOnly,
+        Cache::On,
+        Rewrite::None,
+        None,
+        "new tool messages compressed for one call; history prefilled as it came between calls",
+    ),
 ];
 
 /// Arms of a run that names none.
@@ -243,6 +269,7 @@ pub fn built_in() -> Vec<ArmSpec> {
             compression,
             cache,
             rewrite,
+            keep_verbatim_newest: None,
             keep_ratio: None,
             score_by,
             score_layers: None,
@@ -346,6 +373,16 @@ impl ArmSpec {
             Some((key, _)) if self.compression == Compression::None => {
                 Err(format!("arm `{}`: {key} is set but compression is \"none\"", self.name))
             }
+            _ if self.keep_verbatim_newest.is_some() && self.compression != Compression::Rolling => {
+                Err(format!(
+                    "arm `{}`: keep_verbatim_newest is set but compression is not \"rolling\"",
+                    self.name
+                ))
+            }
+            _ if self.compression == Compression::LatencyOnly && self.cache == Cache::Off => Err(format!(
+                "arm `{}`: compression \"latency-only\" fills a cache between calls, but cache is \"off\"",
+                self.name
+            )),
             _ => self.check_lines(),
         }
     }
@@ -384,6 +421,10 @@ impl ArmSpec {
         let with_tools = self.with_tools.or(defaults.with_tools);
         CompressionSettings {
             policy,
+            keep_verbatim_newest: match policy {
+                Policy::Rescore | Policy::Freeze | Policy::LatencyOnly => None,
+                Policy::Rolling => Some(self.keep_verbatim_newest.unwrap_or(defaults.keep_verbatim_newest)),
+            },
             keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
             score_by,
             score_seed: (score_by == ScoreBy::Random).then_some(defaults.seed),
@@ -395,10 +436,7 @@ impl ArmSpec {
             threshold_tokens: self.compress_threshold.unwrap_or(defaults.threshold_tokens),
             with_tools: with_tools.unwrap_or(WithTools::under(score_by)),
             user_fallback: self.user_fallback.unwrap_or(defaults.user_fallback).under(policy),
-            freeze_store: match policy {
-                Policy::Rescore => None,
-                Policy::Freeze => defaults.freeze_store.clone(),
-            },
+            freeze_store: defaults.freeze_store.clone().filter(|_| policy.freezes()),
         }
     }
 }

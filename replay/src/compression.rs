@@ -13,6 +13,18 @@ pub enum Policy {
     Rescore,
     /// Scored once, when first seen; the kept bytes are reused for ever.
     Freeze,
+    /// Scored once, when first seen, and sent as it came while it is among the newest tool messages.
+    Rolling,
+    /// Scored once, when first seen, and sent compressed on that call alone: history is prefilled as it came between the
+    /// calls.
+    LatencyOnly,
+}
+
+impl Policy {
+    /// Whether what a message became is remembered.
+    pub const fn freezes(self) -> bool {
+        !matches!(self, Self::Rescore)
+    }
 }
 
 /// What the chunks of a message are ranked by.
@@ -34,10 +46,7 @@ impl ScoreBy {
     /// Where nobody says it: the first published version where every call is scored anew, the goal where messages are
     /// frozen at birth.
     pub const fn under(policy: Policy) -> Self {
-        match policy {
-            Policy::Rescore => Self::OwnTail,
-            Policy::Freeze => Self::Birth,
-        }
+        if policy.freezes() { Self::Birth } else { Self::OwnTail }
     }
 }
 
@@ -69,10 +78,10 @@ impl Selection {
     /// Where nobody says it: the first published version where every call is scored anew, else lines with their floor;
     /// without it where the score is a control, since the floor would keep what chance does not.
     pub const fn under(policy: Policy, score_by: ScoreBy) -> Self {
-        match (policy, score_by) {
-            (Policy::Rescore, _) => Self::Compat,
-            (Policy::Freeze, ScoreBy::OwnTail | ScoreBy::Birth) => Self::Structural,
-            (Policy::Freeze, ScoreBy::Random | ScoreBy::HeadTail) => Self::Lines,
+        match (policy.freezes(), score_by) {
+            (false, _) => Self::Compat,
+            (true, ScoreBy::OwnTail | ScoreBy::Birth) => Self::Structural,
+            (true, ScoreBy::Random | ScoreBy::HeadTail) => Self::Lines,
         }
     }
 }
@@ -146,9 +155,9 @@ pub enum UserFallback {
 impl FallbackChoice {
     /// What it comes to.
     pub const fn under(self, policy: Policy) -> UserFallback {
-        match (self, policy) {
-            (Self::On, _) | (Self::Auto, Policy::Rescore) => UserFallback::On,
-            (Self::Off, _) | (Self::Auto, Policy::Freeze) => UserFallback::Off,
+        match (self, policy.freezes()) {
+            (Self::On, _) | (Self::Auto, false) => UserFallback::On,
+            (Self::Off, _) | (Self::Auto, true) => UserFallback::Off,
         }
     }
 }
@@ -158,6 +167,9 @@ impl FallbackChoice {
 pub struct CompressionSettings {
     /// Score on every call, or once per message.
     pub policy: Policy,
+    /// Newest tool messages that stand as they came; absent where age decides nothing.
+    #[serde(default)]
+    pub keep_verbatim_newest: Option<u32>,
     /// Share kept, of 32-token chunks or of tokens as the selection has it, in thousandths (1 to 1000).
     pub keep_permille: u32,
     /// What the chunks are ranked by.

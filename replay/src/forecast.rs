@@ -173,7 +173,7 @@ fn arm_forecast(sizes: &SessionSizes, spec: &ArmSpec, costs: &Costs, kept: Kept)
         let is_scored = |index: &u32| match spec.compression {
             Compression::None => false,
             Compression::Rescore => true,
-            Compression::Freeze => !born.contains(index),
+            Compression::Freeze | Compression::Rolling | Compression::LatencyOnly => !born.contains(index),
         };
         let tool = |index: &&u32| sizes.messages[**index as usize].is_tool;
         let scored: Vec<f64> = prompt

@@ -7,23 +7,25 @@ use transcripts::call::BreakCause;
 use transcripts::message::{Message, Role};
 
 use crate::backend::Growth;
+use crate::compression::Policy;
 
 /// The call before, in the same pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Previous {
     /// Its session.
     pub session_index: usize,
-    /// Its messages as sent.
+    /// Its messages as history keeps them.
     pub sent: Vec<Message>,
 }
 
 /// The break between two calls of one session; `None` where the prompt extends the one before. `recorded` is the cause of a
-/// break that the recording itself holds.
+/// break that the recording itself holds, `policy` that of the arm.
 pub fn prefix_break(
     previous: &[Message],
     sent: &[Message],
     growth: Growth,
     recorded: Option<BreakCause>,
+    policy: Option<Policy>,
 ) -> Option<PrefixBreak> {
     if growth.shared == growth.previous {
         return None;
@@ -32,6 +34,7 @@ pub fn prefix_break(
     let (message, cause) = match recorded {
         _ if same == previous.len() => (message_of_turn(previous, growth), BreakCause::Template.as_str()),
         Some(cause) => (Some(same), cause.as_str()),
+        None if policy == Some(Policy::Rolling) => (Some(same), "ageing"),
         None => (Some(same), "compression"),
     };
     Some(PrefixBreak {
@@ -77,17 +80,20 @@ mod tests {
     fn a_prompt_that_extends_the_one_before_has_no_break() {
         let old = [said(Role::User, "a")];
         let new = [said(Role::User, "a"), said(Role::Assistant, "b")];
-        assert_eq!(prefix_break(&old, &new, growth(9, 9, 1, 1), None), None);
+        assert_eq!(prefix_break(&old, &new, growth(9, 9, 1, 1), None, None), None);
     }
 
     #[test]
     fn a_message_that_changed_is_named_with_what_changed_it() {
         let old = [said(Role::User, "a"), said(Role::Tool, "long"), said(Role::Tool, "other")];
         let new = [said(Role::User, "a"), said(Role::Tool, "l"), said(Role::Tool, "other")];
-        let found = prefix_break(&old, &new, growth(20, 12, 2, 2), None);
+        let found = prefix_break(&old, &new, growth(20, 12, 2, 2), None, Some(Policy::Rescore));
         let expected = PrefixBreak { message: Some(1), cause: "compression".to_owned(), tokens_lost: 8 };
         assert_eq!(found, Some(expected.clone()));
-        let found = prefix_break(&old, &new, growth(20, 12, 2, 2), Some(BreakCause::Rewind));
+        let found = prefix_break(&old, &new, growth(20, 12, 2, 2), None, Some(Policy::Rolling));
+        assert_eq!(found, Some(PrefixBreak { cause: "ageing".to_owned(), ..expected.clone() }));
+        let found =
+            prefix_break(&old, &new, growth(20, 12, 2, 2), Some(BreakCause::Rewind), Some(Policy::Rolling));
         assert_eq!(found, Some(PrefixBreak { cause: "rewind".to_owned(), ..expected }));
     }
 
@@ -101,9 +107,9 @@ mod tests {
             said(Role::Assistant, "e"),
         ];
         // The template puts a system prompt of its own first; the prompts part in the second assistant turn.
-        let found = prefix_break(&old, &old, growth(50, 40, 5, 5), None).unwrap();
+        let found = prefix_break(&old, &old, growth(50, 40, 5, 5), None, None).unwrap();
         assert_eq!((found.message, found.cause.as_str(), found.tokens_lost), (Some(4), "template", 10));
-        let found = prefix_break(&old, &old, growth(50, 3, 5, 1), None).unwrap();
+        let found = prefix_break(&old, &old, growth(50, 3, 5, 1), None, None).unwrap();
         assert_eq!(found.message, None, "the template's own turn is no message");
     }
 }

@@ -21,6 +21,7 @@ pub mod telemetry;
 // From facts to records.
 pub mod agreement;
 pub mod growth;
+pub mod idle;
 pub mod manifest;
 pub mod record;
 pub mod resume;

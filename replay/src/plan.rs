@@ -174,6 +174,9 @@ impl Plan {
                 settings.calls.first
             ));
         }
+        if let Some(arm) = self.arms.iter().find(|arm| backfills(arm)) {
+            notes.extend(self.gap_note(arm, sessions));
+        }
         if let (Some(file), true) = (&settings.freeze_store, settings.repeats > 1) {
             notes.push(format!(
                 "{} outlives each pass: from the second repeat on nothing is scored in arms that freeze",
@@ -181,6 +184,22 @@ impl Plan {
             ));
         }
         notes
+    }
+
+    /// Calls that wait for the whole backfill before them.
+    fn gap_note(&self, arm: &Arm, sessions: &[SourcedSession]) -> Option<String> {
+        let follow = |(planned, sourced): (&PlannedSession, &SourcedSession)| {
+            let later = planned.call_indices.iter().skip(1);
+            let gaps = later.map(|&call| sourced.session.calls.get(call as usize)?.gap_ms);
+            gaps.filter(Option::is_none).count()
+        };
+        let n_without: usize = self.sessions.iter().zip(sessions).map(follow).sum();
+        (n_without > 0).then(|| {
+            format!(
+                "arm {}: calls without a recorded gap before them, which wait for all that is prefilled in it: {n_without}",
+                arm.name
+            )
+        })
     }
 
     /// What keeps an arm from compressing, as far as it is certain before tokenizing.
@@ -214,9 +233,14 @@ impl Plan {
     }
 }
 
+/// Whether this arm prefills between calls.
+fn backfills(arm: &Arm) -> bool {
+    arm.compression.as_ref().is_some_and(|settings| settings.policy == Policy::LatencyOnly)
+}
+
 /// Whether a call of this arm depends on the calls before it.
 pub fn has_state(arm: &Arm) -> bool {
-    let freezes = arm.compression.as_ref().is_some_and(|settings| settings.policy == Policy::Freeze);
+    let freezes = arm.compression.as_ref().is_some_and(|settings| settings.policy.freezes());
     arm.cache == Cache::On || freezes
 }
 

@@ -17,6 +17,7 @@ use transcripts::structure;
 use crate::agreement;
 use crate::backend::{self, BackendError, CallFacts};
 use crate::clock::ms;
+use crate::idle::Idle;
 use crate::telemetry::call::CallTelemetry;
 use crate::validity::call::CheckedCall;
 use crate::validity::{self, Finish, Output, Thinking, Verdict};
@@ -51,16 +52,18 @@ pub struct Expected<'a> {
     pub thinking: Thinking,
 }
 
-/// The record of an answered call.
+/// The record of an answered call. What it waited for comes before everything that it did.
 pub fn answered(
     key: Key<'_>,
     facts: &CallFacts,
+    idle: &Idle,
     telemetry: CallTelemetry,
     expected: &Expected<'_>,
 ) -> CallRecord {
     let sent: Vec<&Message> = facts.sent.iter().collect();
     let tools = ToolSchemas::new(expected.tools);
     let verdict = check_output(facts, expected, &tools);
+    let waited = idle.blocked().unwrap_or_default();
     CallRecord {
         tokens_raw: Some(facts.tokens_raw),
         tokens_removed: Some(facts.tokens_removed),
@@ -78,10 +81,10 @@ pub fn answered(
             backend::CacheState::Miss => CacheState::Miss,
             backend::CacheState::Hit => CacheState::Hit,
         }),
-        ttft_ms: Some(ms(facts.ttft)),
+        ttft_ms: Some(ms(waited + facts.ttft)),
         decode_ms: Some(ms(facts.decode)),
-        e2e_ms: Some(ms(facts.e2e)),
-        spans_ms: spans_ms(facts),
+        e2e_ms: Some(ms(waited + facts.e2e)),
+        spans_ms: SpansMs { blocked: idle.blocked().map(ms), ..spans_ms(facts) },
         device_ms: DeviceMs {
             score: facts.device_stages.score.map(ms),
             prefill: facts.device_stages.prefill.map(ms),
@@ -99,19 +102,20 @@ pub fn answered(
         structure: Some(structure(&verdict)),
         request_codes: request_codes(&sent, &tools),
         fidelity: fidelity(&verdict, facts, expected),
-        ..with_telemetry(key, telemetry)
+        ..begun(key, idle, telemetry)
     }
 }
 
 /// The record of a call that failed.
-pub fn failed(key: Key<'_>, error: &BackendError, telemetry: CallTelemetry) -> CallRecord {
+pub fn failed(key: Key<'_>, error: &BackendError, idle: &Idle, telemetry: CallTelemetry) -> CallRecord {
     CallRecord {
         error: Some(CallError { kind: error.kind.to_owned(), message: error.message.clone() }),
-        ..with_telemetry(key, telemetry)
+        ..begun(key, idle, telemetry)
     }
 }
 
-fn with_telemetry(key: Key<'_>, telemetry: CallTelemetry) -> CallRecord {
+/// What is known of a call whatever came of it.
+fn begun(key: Key<'_>, idle: &Idle, telemetry: CallTelemetry) -> CallRecord {
     CallRecord {
         schema_version: SCHEMA_VERSION,
         run_id: key.run_id.to_owned(),
@@ -120,6 +124,9 @@ fn with_telemetry(key: Key<'_>, telemetry: CallTelemetry) -> CallRecord {
         session_id: key.session_id.to_owned(),
         call_index: key.call_index,
         order_index: key.order_index,
+        gap_ms: idle.gap.map(ms),
+        tokens_backfilled: idle.backfill.map(|backfill| backfill.tokens),
+        backfill_ms: idle.backfill.map(|backfill| ms(backfill.time)),
         host_rss_bytes_peak: telemetry.host_rss_bytes_peak,
         device_bytes_peak: telemetry.device_bytes_peak,
         energy_j: telemetry.energy_j,
@@ -137,6 +144,7 @@ fn spans_ms(facts: &CallFacts) -> SpansMs {
     // In nanoseconds first, so that the remainder carries no rounding of its own.
     let unexplained_ns = facts.ttft.as_nanos() as i128 - stages.total().as_nanos() as i128;
     SpansMs {
+        blocked: None,
         render: stage(stages.render),
         tokenize: stage(stages.tokenize),
         target_park: stage(stages.target_park),

@@ -3,6 +3,7 @@
 //! backend, the arms, telemetry and the recorder; these never see each other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use reports::check;
 use reports::record::{CallRecord, PrefixBreak};
@@ -10,9 +11,11 @@ use transcripts::message::Message;
 use transcripts::session::Session;
 
 use crate::arm::Arm;
-use crate::backend::{Backend, CallFacts, CallInput, Device, FidelityCheck, Identity, Verify};
+use crate::backend::{Backend, BackendError, CallFacts, CallInput, Device, FidelityCheck, Identity, Verify};
+use crate::compression::Policy;
 use crate::error::ReplayError;
 use crate::growth::{self, Previous};
+use crate::idle::Idle;
 use crate::plan::{self, Pass, Place, Plan};
 use crate::progress::Progress;
 use crate::record::{self, Expected, Key};
@@ -76,9 +79,9 @@ impl Runner<'_> {
                     return Ok(RunEnd::Stopped);
                 }
                 if !self.done.contains(&key) {
-                    self.measure(place, key)?;
+                    self.measure(arm, place, key)?;
                 } else if plan::has_state(arm) {
-                    self.rebuild(place);
+                    self.rebuild(arm, place);
                 }
             }
             self.recorder.sync()?;
@@ -88,7 +91,7 @@ impl Runner<'_> {
     }
 
     /// One measured call.
-    fn measure(&mut self, place: &Place, key: Key<'_>) -> Result<(), ReplayError> {
+    fn measure(&mut self, arm: &Arm, place: &Place, key: Key<'_>) -> Result<(), ReplayError> {
         let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
         let recorded = session.completion(place.call_index as usize);
@@ -99,8 +102,9 @@ impl Runner<'_> {
         };
 
         self.progress.call_begins(&key);
+        let (idle, prefilled) = self.idle(place);
         self.telemetry.begin_call(place.order_index);
-        let result = self.backend.call(&input);
+        let result = prefilled.and_then(|()| self.backend.call(&input));
         // Checks run after the answer: their work is not the call's.
         let extent = match &result {
             Ok(facts) if facts.exact.is_some() || input.action.is_some() => Extent::First(facts.e2e),
@@ -114,11 +118,11 @@ impl Runner<'_> {
         let expected =
             Expected { prompt: &messages, tools: &session.tools, recorded, thinking: self.identity.thinking };
         let mut record = match &result {
-            Ok(facts) => record::answered(key, facts, telemetry, &expected),
-            Err(error) => record::failed(key, error, telemetry),
+            Ok(facts) => record::answered(key, facts, &idle, telemetry, &expected),
+            Err(error) => record::failed(key, error, &idle, telemetry),
         };
         if let Ok(facts) = result {
-            record.prefix_break = self.grow(place, facts);
+            record.prefix_break = self.grow(arm, place, facts);
         }
         self.recorder.append(&record, &samples)?;
         self.progress.call_ends(&record);
@@ -126,29 +130,50 @@ impl Runner<'_> {
     }
 
     /// Brings the backend to the state after a call that was recorded before the run was cut.
-    fn rebuild(&mut self, place: &Place) {
+    fn rebuild(&mut self, arm: &Arm, place: &Place) {
         let session = &self.sessions[place.session_index].session;
         let messages = session.prefix(place.call_index as usize);
         let input = self.input(&messages, session);
         // Its record is on disk already, and a call that failed then may fail again: state is all that counts here.
-        if let Ok(facts) = self.backend.call(&input) {
-            self.grow(place, facts);
+        let (_, prefilled) = self.idle(place);
+        if let Ok(facts) = prefilled.and_then(|()| self.backend.call(&input)) {
+            self.grow(arm, place, facts);
         }
         self.progress.call_rebuilt();
     }
 
+    /// What lies between a call and the one before it in its session, in which the backend does what that one left to be
+    /// done. The last call of a session leaves nothing: nobody would read it.
+    fn idle(&mut self, place: &Place) -> (Idle, Result<(), BackendError>) {
+        let call = self.sessions[place.session_index].session.calls.get(place.call_index as usize);
+        let gap = call.and_then(|call| call.gap_ms).map(Duration::from_millis);
+        let follows = self.previous.as_ref().is_some_and(|last| last.session_index == place.session_index);
+        match if follows { self.backend.backfill() } else { Ok(None) } {
+            Ok(backfill) => (Idle { gap, backfill }, Ok(())),
+            Err(error) => (Idle { gap, backfill: None }, Err(error)),
+        }
+    }
+
     /// Holds an answered call against the one before it in its session, and remembers it for the next.
-    fn grow(&mut self, place: &Place, facts: CallFacts) -> Option<PrefixBreak> {
+    fn grow(&mut self, arm: &Arm, place: &Place, facts: CallFacts) -> Option<PrefixBreak> {
         let previous = self.previous.take().filter(|previous| previous.session_index == place.session_index);
         let call = self.sessions[place.session_index].session.calls.get(place.call_index as usize);
         let recorded = call.and_then(|call| call.prefix_break).map(|found| found.cause);
+        let policy = arm.compression.as_ref().map(|compression| compression.policy);
         let found = match (&previous, facts.growth) {
             (Some(previous), Some(growth)) => {
-                growth::prefix_break(&previous.sent, &facts.sent, growth, recorded)
+                growth::prefix_break(&previous.sent, &facts.sent, growth, recorded, policy)
             }
             _ => None,
         };
-        self.previous = Some(Previous { session_index: place.session_index, sent: facts.sent });
+        let sent = match policy {
+            Some(Policy::LatencyOnly) => {
+                let as_it_came = self.sessions[place.session_index].session.prefix(place.call_index as usize);
+                as_it_came.into_iter().cloned().collect()
+            }
+            _ => facts.sent,
+        };
+        self.previous = Some(Previous { session_index: place.session_index, sent });
         found
     }
 

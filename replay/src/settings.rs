@@ -17,6 +17,8 @@ use crate::compression::{FallbackChoice, ScoreBy, ScoreLayers, ScoreRope, Select
 pub const THRESHOLD_TOKENS: u64 = 32_000;
 /// Compression threshold of the default run over a bundled session: everything is compressed, however short.
 pub const THRESHOLD_TOKENS_BUNDLED: u64 = 1;
+/// Newest tool messages that stand as they came, where age decides.
+pub const KEEP_VERBATIM_NEWEST: u32 = 1;
 /// Share of chunks kept, in thousandths.
 pub const KEEP_PERMILLE: u32 = 50;
 /// Drafter tokens that a message may always keep where lines are selected.
@@ -192,6 +194,9 @@ pub struct Settings {
     /// Fidelity of every call.
     #[serde(default)]
     pub fidelity: FidelityCheck,
+    /// Newest tool messages that stand as they came, where age decides.
+    #[serde(default = "keep_verbatim_newest")]
+    pub keep_verbatim_newest: u32,
     /// Share of chunks kept, in thousandths.
     pub keep_permille: u32,
     /// Raw prompt tokens under which a call is not compressed.
@@ -227,6 +232,10 @@ pub struct Settings {
     pub sample_period_ms: u32,
 }
 
+const fn keep_verbatim_newest() -> u32 {
+    KEEP_VERBATIM_NEWEST
+}
+
 const fn sample_period_ms_before() -> u32 {
     100
 }
@@ -240,6 +249,7 @@ impl Settings {
     /// What an arm takes where it names nothing of its own.
     pub fn arm_defaults(&self) -> ArmDefaults {
         ArmDefaults {
+            keep_verbatim_newest: self.keep_verbatim_newest,
             keep_permille: self.keep_permille,
             threshold_tokens: self.compress_threshold_tokens,
             score_by: self.score_by,

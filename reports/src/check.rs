@@ -22,6 +22,8 @@ pub enum Rule {
     NegativeTime,
     /// `ttft_ms <= e2e_ms`.
     TtftWithinE2e,
+    /// A call waits for what the recorded gap does not hide of the backfill before it, and for nothing else.
+    Blocked,
     /// An arm without cache reuses nothing.
     ColdHit,
     /// `cache_state` says what `tokens_prefix_hit` shows.
@@ -66,6 +68,7 @@ pub fn check_record(record: &CallRecord) -> Vec<Violation> {
         negative_time(record),
         span_sum(record),
         ttft_within_e2e(record),
+        blocked(record),
         cold_hit(record),
         cache_state(record),
     ];
@@ -116,7 +119,13 @@ fn token_identity(record: &CallRecord) -> Found {
 
 fn negative_time(record: &CallRecord) -> Found {
     let tolerance = span_tolerance(record.ttft_ms.unwrap_or(0.0));
-    let totals = [("ttft_ms", record.ttft_ms), ("decode_ms", record.decode_ms), ("e2e_ms", record.e2e_ms)];
+    let totals = [
+        ("gap_ms", record.gap_ms),
+        ("backfill_ms", record.backfill_ms),
+        ("ttft_ms", record.ttft_ms),
+        ("decode_ms", record.decode_ms),
+        ("e2e_ms", record.e2e_ms),
+    ];
     let bad = totals.into_iter().chain(record.spans_ms.named()).find_map(|(name, value)| {
         let floor = if name == "unexplained" { -tolerance } else { 0.0 };
         value.filter(|&ms| !ms.is_finite() || ms < floor).map(|ms| (name, ms))
@@ -148,6 +157,16 @@ fn ttft_within_e2e(record: &CallRecord) -> Found {
     let (ttft, e2e) = (record.ttft_ms?, record.e2e_ms?);
     (ttft > e2e + span_tolerance(ttft))
         .then(|| (Rule::TtftWithinE2e, format!("expected ttft_ms within e2e_ms = {e2e}, got {ttft}")))
+}
+
+fn blocked(record: &CallRecord) -> Found {
+    let got = record.spans_ms.blocked.unwrap_or(0.0);
+    let expected = record.backfill_ms.map_or(0.0, |ms| (ms - record.gap_ms.unwrap_or(0.0)).max(0.0));
+    // A call that failed waited for nothing that is known.
+    (record.error.is_none() && (got - expected).abs() > span_tolerance(expected)).then(|| {
+        let detail = format!("expected spans_ms.blocked = backfill_ms - gap_ms = {expected}, got {got}");
+        (Rule::Blocked, detail)
+    })
 }
 
 fn cold_hit(record: &CallRecord) -> Found {
@@ -246,6 +265,29 @@ mod tests {
         assert_eq!(broken(&CallRecord { decode_ms: Some(-1.0), ..good() }), [Rule::NegativeTime]);
         assert_eq!(broken(&CallRecord { decode_ms: Some(f64::NAN), ..good() }), [Rule::NegativeTime]);
         assert_eq!(broken(&CallRecord { e2e_ms: Some(9.0), ..good() }), [Rule::TtftWithinE2e]);
+    }
+
+    #[test]
+    fn a_call_waits_for_what_its_gap_does_not_hide() {
+        let with = |backfill_ms, gap_ms, blocked: Option<f64>| CallRecord {
+            backfill_ms,
+            gap_ms,
+            spans_ms: SpansMs {
+                blocked,
+                prefill: Some(10.0 - blocked.unwrap_or(0.0)),
+                unexplained: Some(0.0),
+                ..SpansMs::default()
+            },
+            ..good()
+        };
+        assert_eq!(broken(&with(Some(5.0), Some(3.0), Some(2.0))), []);
+        assert_eq!(broken(&with(Some(5.0), Some(8.0), Some(0.0))), []);
+        assert_eq!(broken(&with(Some(5.0), None, Some(5.0))), []);
+        assert_eq!(broken(&with(None, Some(3.0), None)), []);
+        assert_eq!(broken(&with(Some(5.0), Some(3.0), Some(0.0))), [Rule::Blocked]);
+        assert_eq!(broken(&with(Some(5.0), Some(3.0), None)), [Rule::Blocked]);
+        assert_eq!(broken(&with(None, None, Some(1.0))), [Rule::Blocked]);
+        assert_eq!(broken(&with(None, Some(-1.0), None)), [Rule::NegativeTime]);
     }
 
     #[test]

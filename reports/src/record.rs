@@ -10,7 +10,8 @@ use crate::tool_call::ToolCall;
 
 /// Version written into every record and manifest. 2 added `energy_method` and `energy_gap_ms` to records, `telemetry` to
 /// manifests, and columns to `telemetry.csv`; 3 added `fidelity.needles_elided` and `prefix_break`; 4 added
-/// `fidelity.kl_action_p95` and `tool_calls`.
+/// `fidelity.kl_action_p95`, `tool_calls`, `messages_scored`, `spans_ms.blocked`, `gap_ms`, `tokens_backfilled`,
+/// `backfill_ms` and the cause `ageing`.
 pub const SCHEMA_VERSION: u32 = 4;
 
 /// Cache state of a call, proven by its prefix hit.
@@ -49,6 +50,8 @@ impl EnergyMethod {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpansMs {
+    /// Waiting for the end of the backfill before the call: the part of `backfill_ms` that `gap_ms` does not hide.
+    pub blocked: Option<f64>,
     /// Chat template.
     pub render: Option<f64>,
     /// Text to token ids, of the raw and of the compressed prompt.
@@ -77,8 +80,9 @@ pub struct SpansMs {
 
 impl SpansMs {
     /// Every span with its field name, in the order of the request.
-    pub fn named(&self) -> [(&'static str, Option<f64>); 12] {
+    pub fn named(&self) -> [(&'static str, Option<f64>); 13] {
         [
+            ("blocked", self.blocked),
             ("render", self.render),
             ("tokenize", self.tokenize),
             ("target_park", self.target_park),
@@ -153,8 +157,9 @@ pub struct PrefixBreak {
     /// The first message of the previous prompt that is not the same in this one, as sent; `null` where a template leaves no
     /// message to name.
     pub message: Option<u64>,
-    /// `compaction`, `microcompact`, `rewind`, `resume`, `projection` or `unknown` as the recording says; `compression`
-    /// where this arm changed an earlier message; `template` where the messages are the same and are rendered differently.
+    /// `compaction`, `microcompact`, `rewind`, `resume`, `projection` or `unknown` as the recording says; `ageing` where this
+    /// arm compressed an earlier message because of its age; `compression` where it changed one otherwise; `template` where
+    /// the messages are the same and are rendered differently.
     pub cause: String,
     /// Tokens of the previous prompt that are not reused for it.
     pub tokens_lost: u64,
@@ -215,6 +220,14 @@ pub struct CallRecord {
     /// Cache state; a word that this version does not know reads as `null`.
     #[serde(deserialize_with = "known_or_null")]
     pub cache_state: Option<CacheState>,
+
+    /// Recorded time between the end of the turn before and this request, ms: the tools and the person.
+    pub gap_ms: Option<f64>,
+    /// Tokens of the prompt before that went through the target in that gap, so that this call finds them in history as
+    /// they came; `null` where there was nothing to do.
+    pub tokens_backfilled: Option<u64>,
+    /// How long that took, ms.
+    pub backfill_ms: Option<f64>,
 
     /// Arrival of the request to the first generated token, ms.
     pub ttft_ms: Option<f64>,
@@ -298,6 +311,9 @@ impl Default for CallRecord {
             messages_frozen_hit: None,
             keep_ratio_realised: None,
             cache_state: None,
+            gap_ms: None,
+            tokens_backfilled: None,
+            backfill_ms: None,
             ttft_ms: None,
             decode_ms: None,
             e2e_ms: None,

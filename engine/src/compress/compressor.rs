@@ -3,12 +3,15 @@
 //!
 //! `rescore` asks for every candidate on every call. `freeze` decides once per message, when it is first seen: the
 //! decision (compressed to these bytes, or verbatim) is kept for ever, so the prompt of call k stays a prefix of the
-//! prompt of call k+1.
+//! prompt of call k+1. `rolling` decides in the same way, but applies the decision only once the message has aged;
+//! `latency-only` applies it only while the message is new.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use transcripts::message::{Message, Part, Role};
 
+use crate::compress::age::{aged_before, new_from};
 use crate::compress::freeze::{FreezeStore, OpenReport};
 use crate::compress::frozen::{FreezeKey, Frozen, KeyParts};
 use crate::compress::query::{Birth, births};
@@ -134,22 +137,22 @@ impl Compressor {
         let open = self.gate_is_open(tools, raw_tokens);
         let mut plan = Plan::default();
         let mut births = births(messages);
-        for index in self.candidates(messages, &births) {
+        let freezes = self.settings.policy.freezes();
+        // What stands before is history that stays as it came; what stands behind is decided before it ages.
+        let from = self.standing(messages).start;
+        for index in self.candidates(messages, &births).into_iter().filter(|&index| index >= from) {
             let candidate = self.candidate_of(messages[index], index, births[index].take());
-            let frozen = match self.settings.policy {
-                CompressionPolicy::Rescore => None,
-                CompressionPolicy::Freeze => self.store.get(&candidate.key).cloned(),
-            };
-            match (frozen, self.settings.policy) {
-                (Some(frozen), _) => {
+            let frozen = if freezes { self.store.get(&candidate.key).cloned() } else { None };
+            match (frozen, freezes, open) {
+                (Some(frozen), _, _) => {
                     plan.frozen_hits += 1;
                     plan.decided.push((index, frozen));
                 }
-                (None, CompressionPolicy::Rescore) if open => plan.unseen.push(candidate),
-                (None, CompressionPolicy::Rescore) => {}
-                (None, CompressionPolicy::Freeze) if open => add(&mut plan.unseen, candidate),
+                (None, true, true) => add(&mut plan.unseen, candidate),
                 // Born while the gate was closed: verbatim for ever, or the prefix would break when it opens.
-                (None, CompressionPolicy::Freeze) => self.store.insert(candidate.key, Frozen::Verbatim)?,
+                (None, true, false) => self.store.insert(candidate.key, Frozen::Verbatim)?,
+                (None, false, true) => plan.unseen.push(candidate),
+                (None, false, false) => {}
             }
         }
         Ok(plan)
@@ -177,12 +180,13 @@ impl Compressor {
         let mut decided = plan.decided;
         for (candidate, frozen) in plan.unseen.into_iter().zip(outcomes) {
             decided.extend(candidate.indices.iter().map(|&index| (index, frozen.clone())));
-            if self.settings.policy == CompressionPolicy::Freeze {
+            if self.settings.policy.freezes() {
                 self.store.insert(candidate.key, frozen)?;
             }
         }
+        let standing = self.standing(messages);
         let mut compressed = Compressed::verbatim(messages);
-        for (index, frozen) in decided {
+        for (index, frozen) in decided.into_iter().filter(|(index, _)| standing.contains(index)) {
             let Frozen::Compressed { tokens_raw, tokens_kept, .. } = frozen else { continue };
             let message = compressed.messages[index].to_mut();
             let text = frozen.text(&message.flat_text())?.into_owned();
@@ -192,6 +196,17 @@ impl Compressor {
             compressed.tokens_kept += tokens_kept;
         }
         Ok(compressed)
+    }
+
+    /// Where in a prompt messages may stand compressed, by their age.
+    fn standing(&self, messages: &[&Message]) -> Range<usize> {
+        match self.settings.policy {
+            CompressionPolicy::Rescore | CompressionPolicy::Freeze => 0..messages.len(),
+            CompressionPolicy::Rolling { keep_verbatim_newest } => {
+                0..aged_before(messages, keep_verbatim_newest)
+            }
+            CompressionPolicy::LatencyOnly => new_from(messages)..messages.len(),
+        }
     }
 
     /// The threshold, and the bypass for requests with tool definitions.

@@ -18,5 +18,6 @@ pub mod freeze;
 pub mod frozen;
 
 // What brings them together.
+pub mod age;
 pub mod compressor;
 pub mod scorer;

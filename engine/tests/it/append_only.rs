@@ -112,7 +112,7 @@ enum Event {
     Calls(Vec<(String, String, String)>),
 }
 
-fn history() -> impl Strategy<Value = Vec<Message>> {
+pub fn history() -> impl Strategy<Value = Vec<Message>> {
     let tool = prop_oneof![Just("Read"), Just("Bash"), Just("Edit"), Just("")].prop_map(str::to_owned);
     let event = prop_oneof![
         1 => "\\PC{0,30}".prop_map(Event::Ask),

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod append_only;
+mod backfill;
 mod chat;
 mod cuda;
+mod exactness;
 mod freeze;
 mod gguf;
 mod gguf_writer;

@@ -15,7 +15,7 @@ use engine::sample::Sampling;
 use engine::spans::Stage;
 use transcripts::message::{Message, Role, ToolCall};
 
-fn open(threads: usize, kv_budget_bytes: u64) -> Engine {
+pub fn open(threads: usize, kv_budget_bytes: u64) -> Engine {
     Engine::open(EngineOptions {
         drafter: Some(ModelSource::parse("synthetic:nano-drafter").unwrap()),
         threads: NonZeroUsize::new(threads),
@@ -25,7 +25,7 @@ fn open(threads: usize, kv_budget_bytes: u64) -> Engine {
     .unwrap()
 }
 
-const ROOMY: u64 = 64 << 20;
+pub const ROOMY: u64 = 64 << 20;
 
 /// A session of `n_calls` calls: each call's prompt extends the one before by a tool call and its result.
 pub fn history(n_calls: usize) -> Vec<Message> {
@@ -48,6 +48,15 @@ pub fn history(n_calls: usize) -> Vec<Message> {
         result.tool_call_id = Some(id);
         result.name = Some("Read".into());
         messages.extend([assistant, result]);
+    }
+    messages
+}
+
+/// Messages with no more than 600 characters each, where it is how they are handled that counts.
+pub fn short(mut messages: Vec<Message>) -> Vec<Message> {
+    for message in &mut messages {
+        let text = message.flat_text().chars().take(600).collect::<String>();
+        message.content = Message::text(message.role, text).content;
     }
     messages
 }
@@ -180,6 +189,37 @@ fn frozen_compression_is_append_only_and_rescoring_scores_again() {
         assert_eq!(response.tokens_scored, every_message_so_far);
     }
     assert!(frozen[4].tokens_prefix_hit > 0 && frozen[4].tokens_removed > 0);
+}
+
+#[test]
+fn rolling_sends_the_frozen_form_once_a_message_has_aged_and_breaks_the_prefix_there() {
+    let mut engine = open(2, ROOMY);
+    let frozen = replay(&mut engine, arm(CachePolicy::On, Some(CompressionPolicy::Freeze)), 4);
+    let messages = history(4);
+    for newest in [1, 2] {
+        let policy = CompressionPolicy::Rolling { keep_verbatim_newest: newest };
+        let rolling = replay(&mut engine, arm(CachePolicy::On, Some(policy)), 4);
+        for (call, (rolling, frozen)) in rolling.iter().zip(&frozen).enumerate() {
+            let tools = (0..rolling.sent.len()).filter(|&index| messages[index].role == Role::Tool);
+            for (nth, index) in tools.enumerate() {
+                let is_young = nth + newest >= call;
+                let expected = if is_young { &messages[index] } else { &frozen.sent[index] };
+                assert_eq!(&rolling.sent[index], expected, "call {call}, message {index}");
+            }
+            // Each message is scored once, when it is first seen.
+            assert_eq!(
+                (rolling.tokens_scored, rolling.messages_scored),
+                (frozen.tokens_scored, u64::from(call > 0))
+            );
+            assert_eq!(rolling.messages_compressed, call.saturating_sub(newest) as u64);
+            assert_eq!(rolling.exact, Some(true));
+            let breaks = rolling.growth.is_some_and(|growth| growth.shared < growth.previous);
+            assert_eq!(breaks, call > newest, "call {call}: {:?}", rolling.growth);
+        }
+        assert!(rolling[3].tokens_prefix_hit < frozen[3].tokens_prefix_hit);
+    }
+    let all = CompressionPolicy::Rolling { keep_verbatim_newest: 0 };
+    assert_eq!(logits(&replay(&mut engine, arm(CachePolicy::On, Some(all)), 4)), logits(&frozen));
 }
 
 #[test]

@@ -122,6 +122,7 @@ pub enum AbilityError {
 /// tokens that it keeps at least; all else as in a run.
 pub fn arm_defaults(keep_permille: u32, keep_floor_tokens: u64) -> ArmDefaults {
     ArmDefaults {
+        keep_verbatim_newest: settings::KEEP_VERBATIM_NEWEST,
         keep_permille,
         threshold_tokens: 1,
         score_by: None,

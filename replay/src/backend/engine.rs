@@ -27,8 +27,8 @@ use transcripts::message::{Message, Role};
 
 use crate::arm::{Arm, Cache, Residency};
 use crate::backend::{
-    ActionFidelity, Backend, BackendError, CacheState, CallFacts, CallInput, Device, Growth, Identity,
-    Sampling, StageTimes, Verify,
+    ActionFidelity, Backend, BackendError, Backfill, CacheState, CallFacts, CallInput, Device, Growth,
+    Identity, Sampling, StageTimes, Verify,
 };
 use crate::compression::{
     CompressionSettings, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback, WithTools,
@@ -187,6 +187,11 @@ impl Backend for EngineBackend {
         };
         Ok(CallFacts { fidelity, ..facts(response) })
     }
+
+    fn backfill(&mut self) -> Result<Option<Backfill>, BackendError> {
+        let done = self.engine.backfill()?;
+        Ok(done.map(|done| Backfill { tokens: done.tokens, time: done.time }))
+    }
 }
 
 impl EngineBackend {
@@ -291,6 +296,10 @@ fn compression(settings: &CompressionSettings) -> EngineCompression {
         policy: match settings.policy {
             Policy::Freeze => CompressionPolicy::Freeze,
             Policy::Rescore => CompressionPolicy::Rescore,
+            Policy::LatencyOnly => CompressionPolicy::LatencyOnly,
+            Policy::Rolling => CompressionPolicy::Rolling {
+                keep_verbatim_newest: settings.keep_verbatim_newest.unwrap_or_default() as usize,
+            },
         },
         keep_permille: settings.keep_permille,
         score_by: match settings.score_by {

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use engine::compress::age::{aged_before, new_from};
 use transcripts::message::{Message, Part, Role};
 
 use crate::arm::{Arm, Cache};
 use crate::backend::{
-    Backend, BackendError, CacheState, CallFacts, CallInput, Device, Identity, StageTimes, Verify,
+    Backend, BackendError, Backfill, CacheState, CallFacts, CallInput, Device, Identity, StageTimes, Verify,
 };
 use crate::compression::{CompressionSettings, Policy, UserFallback, WithTools};
 use crate::validity::{Finish, Thinking};
@@ -76,6 +77,8 @@ pub struct MockBackend {
     arm: Option<Arm>,
     published: BTreeSet<Vec<String>>,
     frozen: BTreeSet<String>,
+    /// The last call's messages, where history keeps them otherwise than they were sent.
+    owed: Option<Vec<Message>>,
 }
 
 #[derive(Default)]
@@ -108,6 +111,7 @@ impl Backend for MockBackend {
         self.arm = Some(arm.clone());
         self.published.clear();
         self.frozen.clear();
+        self.owed = None;
         Ok(())
     }
 
@@ -136,6 +140,15 @@ impl Backend for MockBackend {
         }
         Ok(facts)
     }
+
+    fn backfill(&mut self) -> Result<Option<Backfill>, BackendError> {
+        let Some(history) = self.owed.take() else { return Ok(None) };
+        let prefixes = prefixes(&history);
+        let n_held = prefixes.iter().take_while(|prefix| self.published.contains(*prefix)).count();
+        self.published.extend(prefixes);
+        let tokens = history[n_held..].iter().map(message_tokens).sum();
+        Ok(Some(Backfill { tokens, time: times(PREFILL_PER_TOKEN, tokens) }))
+    }
 }
 
 impl MockBackend {
@@ -148,7 +161,11 @@ impl MockBackend {
         let tokens_raw = prompt_tokens(input.messages.iter().copied());
         let compressed = self.compress(input, arm, tokens_raw);
         let sent_tokens = prompt_tokens(compressed.messages.iter());
-        let hit = self.reuse(&compressed.messages, arm.cache);
+        let hit = match arm.cache {
+            Cache::Off => 0,
+            Cache::On => self.reuse(&compressed.messages),
+        };
+        self.keep(input, arm, &compressed.messages);
         let prefilled = sent_tokens - hit;
 
         let did_score = compressed.n_scored > 0;
@@ -206,15 +223,24 @@ impl MockBackend {
         let settings = arm.compression.as_ref().filter(|settings| applies(settings, input, tokens_raw));
         let has_tool = input.messages.iter().any(|message| message.role == Role::Tool);
         let last_user = input.messages.iter().rposition(|message| message.role == Role::User);
+        let newest = settings.and_then(|settings| settings.keep_verbatim_newest).unwrap_or(0);
+        let young_from = aged_before(input.messages, newest as usize);
+        let is_passing = settings.is_some_and(|settings| settings.policy == Policy::LatencyOnly);
+        let old_before = if is_passing { new_from(input.messages) } else { 0 };
         for (i, message) in input.messages.iter().enumerate() {
             let falls_back = !has_tool && Some(i) == last_user;
             match settings {
                 Some(settings)
-                    if message.role == Role::Tool
-                        || (falls_back && settings.user_fallback == UserFallback::On) =>
+                    if i >= old_before
+                        && (message.role == Role::Tool
+                            || (falls_back && settings.user_fallback == UserFallback::On)) =>
                 {
-                    let shortened = self.shorten(message, settings, &mut out);
-                    out.messages.push(shortened);
+                    self.freeze(message, settings, &mut out);
+                    let sent = match i < young_from {
+                        true => shortened(message, settings, &mut out),
+                        false => (*message).clone(),
+                    };
+                    out.messages.push(sent);
                 }
                 _ => out.messages.push((*message).clone()),
             }
@@ -222,39 +248,36 @@ impl MockBackend {
         out
     }
 
-    /// Keeps the first words of a message. A message met before under `freeze` is not scored again.
-    fn shorten(
-        &mut self,
-        message: &Message,
-        settings: &CompressionSettings,
-        out: &mut Compressed,
-    ) -> Message {
+    /// Scores a message, unless it was met before by an arm that freezes.
+    fn freeze(&mut self, message: &Message, settings: &CompressionSettings, out: &mut Compressed) {
         let text = message.flat_text();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let kept = (words.len() * settings.keep_permille as usize).div_ceil(1000);
-        if settings.policy == Policy::Freeze && !self.frozen.insert(text.clone()) {
+        let n_words = text.split_whitespace().count() as u64;
+        if settings.policy.freezes() && !self.frozen.insert(text) {
             out.n_frozen_hit += 1;
         } else {
-            out.tokens_scored += words.len() as u64;
+            out.tokens_scored += n_words;
             out.n_scored += 1;
         }
-        out.n_compressed += 1;
-        out.words_raw += words.len() as u64;
-        out.words_kept += kept as u64;
-        Message { content: vec![Part::Text { text: words[..kept].join(" ") }], ..message.clone() }
     }
 
-    /// Tokens of the longest run of leading messages that an earlier prompt shared; publishes this prompt.
-    fn reuse(&mut self, sent: &[Message], cache: Cache) -> u64 {
-        if cache == Cache::Off {
-            return 0;
-        }
-        let prefixes: Vec<Vec<String>> = (1..=sent.len())
-            .map(|n| sent[..n].iter().map(|message| format!("{message:?}")).collect())
-            .collect();
-        let n_shared = prefixes.iter().take_while(|prefix| self.published.contains(*prefix)).count();
-        self.published.extend(prefixes);
+    /// Tokens of the longest run of leading messages that an earlier prompt shared.
+    fn reuse(&self, sent: &[Message]) -> u64 {
+        let n_shared = prefixes(sent).iter().take_while(|prefix| self.published.contains(*prefix)).count();
         sent[..n_shared].iter().map(message_tokens).sum()
+    }
+
+    /// Publishes what history keeps of this prompt, and notes what of it is still to be prefilled.
+    fn keep(&mut self, input: &CallInput<'_>, arm: &Arm, sent: &[Message]) {
+        let policy = arm.compression.as_ref().map(|settings| settings.policy);
+        let n_kept = match policy {
+            Some(Policy::LatencyOnly) => {
+                sent.iter().zip(input.messages).take_while(|(sent, raw)| *sent == **raw).count()
+            }
+            _ => sent.len(),
+        };
+        let history = || input.messages.iter().map(|message| (*message).clone()).collect();
+        self.owed = (n_kept < sent.len()).then(history);
+        self.published.extend(prefixes(&sent[..n_kept]));
     }
 
     fn output(&self, number: u64, max_new_tokens: u32) -> (String, u64, Finish) {
@@ -273,6 +296,17 @@ impl MockBackend {
     }
 }
 
+/// The first words of a message.
+fn shortened(message: &Message, settings: &CompressionSettings, out: &mut Compressed) -> Message {
+    let text = message.flat_text();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let kept = (words.len() * settings.keep_permille as usize).div_ceil(1000);
+    out.n_compressed += 1;
+    out.words_raw += words.len() as u64;
+    out.words_kept += kept as u64;
+    Message { content: vec![Part::Text { text: words[..kept].join(" ") }], ..message.clone() }
+}
+
 fn applies(settings: &CompressionSettings, input: &CallInput<'_>, tokens_raw: u64) -> bool {
     let bypassed = settings.with_tools == WithTools::Bypass && !input.tools.is_empty();
     !bypassed && tokens_raw >= settings.threshold_tokens
@@ -282,6 +316,12 @@ fn message_tokens(message: &Message) -> u64 {
     let words = |text: &str| text.split_whitespace().count() as u64;
     let calls: u64 = message.tool_calls.iter().map(|call| 1 + words(&call.arguments)).sum();
     FRAME_TOKENS + words(&message.flat_text()) + calls
+}
+
+/// Every run of leading messages, shortest first.
+fn prefixes(messages: &[Message]) -> Vec<Vec<String>> {
+    let written = |n| messages[..n].iter().map(|message| format!("{message:?}")).collect();
+    (1..=messages.len()).map(written).collect()
 }
 
 fn prompt_tokens<'a>(messages: impl Iterator<Item = &'a Message>) -> u64 {

@@ -29,6 +29,21 @@ pub trait Backend {
     /// # Errors
     /// The call failed; the error says what to do.
     fn call(&mut self, input: &CallInput<'_>) -> Result<CallFacts, BackendError>;
+
+    /// Prefills what the last call left to be prefilled before the next call of its session; `None` if it left nothing.
+    ///
+    /// # Errors
+    /// The work failed; the next call can be answered all the same, and finds less to reuse.
+    fn backfill(&mut self) -> Result<Option<Backfill>, BackendError>;
+}
+
+/// What was prefilled between two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// Tokens that went through the target.
+    pub tokens: u64,
+    /// How long it took.
+    pub time: Duration,
 }
 
 /// Where the models run; telemetry of another device says nothing about a call.

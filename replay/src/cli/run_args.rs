@@ -48,10 +48,11 @@ pub struct RunArgs {
     /// file]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
-    /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze), cache
-    /// (on, off), keep_ratio, score_by (own-tail, birth, random, head-tail), score_layers (all, mid), score_rope (rope,
-    /// nope), selection (compat, lines, structural), keep_floor, verbatim_tools, compress_threshold, with_tools (bypass,
-    /// compress), user_fallback, residency and stands_for; what a table leaves out takes the run's value
+    /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze, rolling,
+    /// latency-only), cache (on, off), keep_verbatim_newest, keep_ratio, score_by (own-tail, birth, random, head-tail),
+    /// score_layers (all, mid), score_rope (rope, nope), selection (compat, lines, structural), keep_floor,
+    /// verbatim_tools, compress_threshold, with_tools (bypass, compress), user_fallback, residency and stands_for; what a
+    /// table leaves out takes the run's value
     #[arg(long, value_name = "FILE", help_heading = "What runs")]
     pub arm_file: Option<PathBuf>,
     /// Calls of each session, numbered from 1, both ends included: 1..10, 3.., or 5 [default: all]
@@ -92,6 +93,9 @@ pub struct RunArgs {
     /// Share of each compressed message to keep, of its 32-token chunks or, where lines are selected, of its tokens
     #[arg(long, value_name = "RATIO", default_value = "0.05", value_parser = keep_ratio, help_heading = "Compression")]
     pub keep_ratio: KeepRatio,
+    /// Newest tool messages that stand as they came, in arms that compress by age
+    #[arg(long, value_name = "N", default_value_t = settings::KEEP_VERBATIM_NEWEST, help_heading = "Compression")]
+    pub keep_verbatim_newest: u32,
     /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]
     #[arg(long, value_name = "TOKENS", help_heading = "Compression")]
     pub compress_threshold: Option<u64>,
@@ -205,6 +209,7 @@ impl RunArgs {
             seed: self.seed,
             verify: if self.verify { Verify::Bitwise } else { Verify::Off },
             fidelity: if self.fidelity { FidelityCheck::TeacherForced } else { FidelityCheck::Off },
+            keep_verbatim_newest: self.keep_verbatim_newest,
             keep_permille: self.keep_ratio.0,
             compress_threshold_tokens: self.compress_threshold.unwrap_or(threshold),
             score_by: self.score_by,

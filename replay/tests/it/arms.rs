@@ -44,6 +44,8 @@ fn the_table_is_compression_by_cache() {
         (Some(Policy::Freeze), Cache::Off, true),
         (Some(Policy::Freeze), Cache::On, true),
         (Some(Policy::Freeze), Cache::On, true),
+        (Some(Policy::Rolling), Cache::On, true),
+        (Some(Policy::LatencyOnly), Cache::On, true),
     ];
     assert_eq!(rows, expected);
 }
@@ -121,11 +123,36 @@ fn the_controls_differ_from_the_stack_in_score_and_floor_alone() {
 }
 
 #[test]
+fn rolling_and_latency_only_are_the_stack_but_for_the_age() {
+    let run = Settings { keep_verbatim_newest: 2, ..fixture::settings() };
+    let names = ["cache+compression", "rolling", "latency-only"].map(str::to_owned);
+    let arms = arm::choose(&names, &[], &run.arm_defaults()).unwrap();
+    let of = |arm: &Arm| arm.compression.clone().unwrap();
+    assert_eq!(of(&arms[0]).keep_verbatim_newest, None);
+    let (policy, keep_verbatim_newest) = (Policy::Rolling, Some(2));
+    assert_eq!(of(&arms[1]), CompressionSettings { policy, keep_verbatim_newest, ..of(&arms[0]) });
+    assert_eq!(of(&arms[2]), CompressionSettings { policy: Policy::LatencyOnly, ..of(&arms[0]) });
+    let own = from_file(
+        "[[arm]]\nname = \"own\"\ncompression = \"rolling\"\ncache = \"on\"\nkeep_verbatim_newest = 0\n",
+    );
+    let own = arm::choose(&["own".to_owned()], &own.unwrap(), &run.arm_defaults()).unwrap();
+    assert_eq!(of(&own[0]), CompressionSettings { keep_verbatim_newest: Some(0), ..of(&arms[1]) });
+}
+
+#[test]
 fn an_arm_recorded_before_the_knobs_was_scored_as_published() {
     let arm = &choose(&["warm"]).unwrap()[0];
     let mut json = serde_json::to_value(arm).unwrap();
-    for knob in ["score_by", "score_seed", "score_layers", "selection", "keep_floor_tokens", "verbatim_tools"]
-    {
+    let knobs = [
+        "keep_verbatim_newest",
+        "score_by",
+        "score_seed",
+        "score_layers",
+        "selection",
+        "keep_floor_tokens",
+        "verbatim_tools",
+    ];
+    for knob in knobs {
         json["compression"].as_object_mut().unwrap().remove(knob).unwrap();
     }
     assert_eq!(&serde_json::from_value::<Arm>(json).unwrap(), arm);
@@ -137,7 +164,7 @@ fn names_are_checked() {
     assert_eq!(
         error,
         "arm `cach-only`: unknown; known arms are cold, warm, cache-only, cache+compression, cache+rescore, freeze-only, \
-         random, head-tail"
+         random, head-tail, rolling, latency-only"
     );
     assert!(choose(&["cold", "cold"]).unwrap_err().contains("given twice"));
     assert!(choose(&[]).unwrap_err().contains("got 0"));
@@ -200,6 +227,14 @@ fn bad_arm_files_say_what_is_wrong() {
         (
             "[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nselection = \"compat\"\nkeep_floor = 3\n",
             "keep_floor is set but selection is \"compat\"",
+        ),
+        (
+            "[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nkeep_verbatim_newest = 3\n",
+            "keep_verbatim_newest is set but compression is not \"rolling\"",
+        ),
+        (
+            "[[arm]]\nname = \"x\"\ncompression = \"latency-only\"\n",
+            "\"latency-only\" fills a cache between calls, but cache is \"off\"",
         ),
         ("not toml", "expected"),
     ] {

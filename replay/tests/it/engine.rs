@@ -9,7 +9,8 @@ use transcripts::canonical;
 use crate::cli::{folder, run, stderr};
 use crate::fixture::{records, session};
 
-const EVERY_ARM: &str = "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only,random,head-tail";
+const EVERY_ARM: &str =
+    "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only,random,head-tail,rolling,latency-only";
 
 fn recorded(folder: &Path, args: &[&str]) -> Vec<CallRecord> {
     let output = run(folder, &[args, &["-o", "r"]].concat());
@@ -68,6 +69,31 @@ fn cold_and_cached_calls_have_the_same_first_logits() {
         assert_eq!(cold.first_logits_digest, cached.first_logits_digest, "call {}", cold.call_index);
         assert_eq!(cold.output_text, cached.output_text);
     }
+}
+
+#[test]
+fn ageing_breaks_the_prefix_by_name_and_backfilled_history_does_not() {
+    let dir = folder();
+    canonical::write(&session("s", 4), &dir.path().join("s.session.json")).unwrap();
+    let records =
+        recorded(dir.path(), &["--arms", "rolling,latency-only", "--keep-ratio", "0.5", "--verify"]);
+    let (rolling, passing): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.arm == "rolling");
+    assert!(records.iter().all(|record| record.exact == Some(true)));
+    let mut n_breaks = 0;
+    for calls in rolling.windows(2) {
+        let ages = calls[1].messages_compressed > calls[0].messages_compressed;
+        let found = calls[1].prefix_break.as_ref().map(|found| (found.cause.as_str(), found.tokens_lost > 0));
+        assert_eq!(found, ages.then_some(("ageing", true)), "call {}", calls[1].call_index);
+        n_breaks += u32::from(ages);
+    }
+    assert!(n_breaks > 0, "nothing aged");
+    for calls in passing.windows(2) {
+        assert_eq!(calls[1].prefix_break, None, "call {}", calls[1].call_index);
+        let left = calls[0].messages_compressed > Some(0);
+        assert_eq!(calls[1].tokens_backfilled.is_some_and(|n| n > 0), left, "call {}", calls[1].call_index);
+        assert_eq!(calls[1].spans_ms.blocked, calls[1].backfill_ms, "no gap is recorded");
+    }
+    assert!(passing.iter().any(|call| call.tokens_backfilled.is_some()), "nothing was compressed");
 }
 
 #[test]

@@ -98,6 +98,7 @@ pub fn settings() -> Settings {
         seed: 0,
         verify: Verify::Off,
         fidelity: FidelityCheck::Off,
+        keep_verbatim_newest: 1,
         keep_permille: 500,
         compress_threshold_tokens: 1,
         score_by: None,

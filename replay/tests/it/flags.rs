@@ -40,6 +40,7 @@ fn table() -> Vec<Row> {
         ("system-prompt", &["--system-prompt", "s.txt"], "/system_prompt", json!("s.txt")),
         ("tools", &["--tools", "t.json"], "/tools", json!("t.json")),
         ("include-subagents", &["--include-subagents"], "/subagents", json!("include")),
+        ("keep-verbatim-newest", &["--keep-verbatim-newest", "3"], "/keep_verbatim_newest", json!(3)),
         ("keep-ratio", &["--keep-ratio", "0.25"], "/keep_permille", json!(250)),
         ("compress-threshold", &["--compress-threshold", "9"], "/compress_threshold_tokens", json!(9)),
         ("score-by", &["--score-by", "birth"], "/score_by", json!("birth")),

@@ -17,7 +17,7 @@ use crate::fixture::{self, plan, records, run, session, sourced};
 fn planned() -> (Plan, Vec<SourcedSession>) {
     let sessions = sourced(vec![session("a", 3), session("b", 2)]);
     let settings = Settings { repeats: 2, ..fixture::settings() };
-    (plan(settings, &["cold", "cache-only", "cache+compression"], &sessions), sessions)
+    (plan(settings, &["cold", "cache-only", "cache+compression", "latency-only"], &sessions), sessions)
 }
 
 #[test]

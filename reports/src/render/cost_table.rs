@@ -3,12 +3,13 @@
 use super::table::{Align, Cell, Room, Table, plain};
 use crate::number::{MISSING, count, counted, duration, factor, or_missing, percent};
 use crate::report::{
-    ArmCost, CallCosts, Coefficient, Part, Report, Rescoring, TokenCosts, Tone, coefficient,
+    ArmCost, Backfills, CallCosts, Coefficient, Part, Report, Rescoring, TokenCosts, Tone, coefficient,
 };
 use crate::stats::Estimate;
 
 /// How to read [`work`].
-pub const WORK_REMARK: &str = "Time to first token of one pass over all calls, by what it served: text is rendering and tokenizing, \
+pub const WORK_REMARK: &str = "Time to first token of one pass over all calls, by what it served: blocked is waiting for a \
+     backfill that the recorded gap does not hide, text is rendering and tokenizing, \
      reload parking and loading of weights, scoring the drafter, cache lookup and restore, target prefill and first token. \
      Scorings are of tool messages; again, those that an earlier call had done; the tokens behind them are what freezing each \
      message when first scored would save.";
@@ -51,12 +52,26 @@ pub fn work(report: &Report, room: Room) -> Table {
         let total = report.stages.iter().map(|row| plain(or_missing(row.total_ms, duration)));
         table.push_column("TTFT", total.collect());
     }
+    push_backfills(&mut table, report);
     let prefilled = report.summary.arms.iter().map(|row| plain(or_missing(row.tokens_prefilled, count)));
     table.push_column("tokens prefilled", prefilled.collect());
     if !report.rescoring.is_empty() {
         push_scoring(&mut table, report);
     }
     table
+}
+
+/// Prefill between the calls, which TTFT does not show but for what is blocked.
+fn push_backfills(table: &mut Table, report: &Report) {
+    if report.backfills.is_empty() {
+        return;
+    }
+    let column = |cell: &dyn Fn(&Backfills) -> String| -> Vec<Cell> {
+        let row = |arm| report.backfills.iter().find(|row| row.arm == arm);
+        report.arm_names().map(|arm| plain(row(arm).map_or_else(|| "0".to_owned(), cell))).collect()
+    };
+    table.push_column("between calls", column(&|row| duration(row.backfill_ms)));
+    table.push_column("tokens backfilled", column(&|row| count(row.tokens)));
 }
 
 fn push_scoring(table: &mut Table, report: &Report) {

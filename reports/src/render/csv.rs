@@ -65,6 +65,9 @@ fn measured(record: &CallRecord, fields: &mut Fields) {
         CacheState::Hit => "hit",
     });
     fields.text("cache_state", state);
+    fields.number("gap_ms", record.gap_ms);
+    fields.number("tokens_backfilled", record.tokens_backfilled);
+    fields.number("backfill_ms", record.backfill_ms);
     fields.number("ttft_ms", record.ttft_ms);
     fields.number("decode_ms", record.decode_ms);
     fields.number("e2e_ms", record.e2e_ms);

@@ -34,6 +34,7 @@ fn arm(report: &Report, row: &ArmSummary) -> Value {
     let stages = report.stages.iter().find(|stages| stages.arm == row.arm && stages.total_ms.is_some());
     let spans: Option<Map<String, Value>> = stages
         .map(|stages| stages.spans_ms.iter().map(|(name, ms)| ((*name).to_owned(), json!(ms))).collect());
+    let backfills = report.backfills.iter().find(|backfills| backfills.arm == row.arm);
     let scoring = report.rescoring.iter().find(|scoring| scoring.arm == row.arm);
     json!({
         "calls": row.calls,
@@ -47,6 +48,8 @@ fn arm(report: &Report, row: &ArmSummary) -> Value {
         "tokens_prefix_hit": tokens(row.tokens_prefix_hit),
         "tokens_prefilled": tokens(row.tokens_prefilled),
         "tokens_scored": tokens(row.tokens_scored),
+        "tokens_backfilled": tokens(backfills.map(|backfills| backfills.tokens)),
+        "backfill_ms": backfills.map(|backfills| backfills.backfill_ms),
         "tokens_scored_again": tokens(scoring.map(|scoring| scoring.tokens_again)),
         "messages_scored": scoring.map(|scoring| scoring.n_events),
         "messages_scored_again": scoring.map(|scoring| scoring.n_events_again),

@@ -147,6 +147,7 @@ impl BatchFrom {
 struct Sample {
     arm_idx: usize,
     call_idx: usize,
+    /// Less what it waited.
     ttft_ms: f64,
     /// Prompt tokens that were there already, and those that were prefilled.
     held: f64,
@@ -160,7 +161,9 @@ impl Sample {
         if record.error.is_some() || !check::check_record(record).is_empty() {
             return None;
         }
-        let ttft_ms = record.ttft_ms.filter(|&ms| ms.is_finite() && ms > 0.0)?;
+        // What a call waits for depends on the gap before it, on nothing that the model knows.
+        let ttft_ms = record.ttft_ms? - record.spans_ms.blocked.unwrap_or(0.0);
+        let ttft_ms = Some(ttft_ms).filter(|&ms| ms.is_finite() && ms > 0.0)?;
         let held = record.tokens_prefix_hit? as f64;
         let new = record.tokens_prefilled? as f64;
         let scored = record.tokens_scored? as f64;

@@ -66,7 +66,7 @@ fn row(grid: &Grid, summary: &Summary, arm_idx: usize, idle_w: Option<f64>) -> O
         .records(arm_idx)
         .filter(|record| measured(record))
         .filter_map(|record| {
-            let seconds = record.e2e_ms.filter(|ms| *ms > 0.0).map(|ms| ms / 1e3);
+            let seconds = worked_ms(record).filter(|ms| *ms > 0.0).map(|ms| ms / 1e3);
             Some(Measured { record, joules: record.energy_j?, seconds })
         })
         .collect();
@@ -74,7 +74,7 @@ fn row(grid: &Grid, summary: &Summary, arm_idx: usize, idle_w: Option<f64>) -> O
     let arm = &summary.arms[arm_idx];
     let net: Option<Vec<f64>> =
         calls.iter().map(|call| Some(call.joules - idle_w? * call.seconds?)).collect();
-    let pass_net_j = || Some(arm.energy_j? - idle_w? * arm.e2e_ms_sum? / 1e3);
+    let pass_net_j = || Some(arm.energy_j? - idle_w? * grid.sum(arm_idx, worked_ms)? / 1e3);
     let by = |method| calls.iter().filter(|call| call.record.energy_method == Some(method)).count();
     Some(EnergyRow {
         arm: arm.arm.clone(),
@@ -90,6 +90,11 @@ fn row(grid: &Grid, summary: &Summary, arm_idx: usize, idle_w: Option<f64>) -> O
         n_power: by(EnergyMethod::Power),
         n_loose: calls.iter().filter(|call| is_loose(call)).count(),
     })
+}
+
+/// What the energy of a call is of: all of it but for its wait, in which the energy is that of the backfill, ms.
+fn worked_ms(record: &CallRecord) -> Option<f64> {
+    Some(record.e2e_ms? - record.spans_ms.blocked.unwrap_or(0.0))
 }
 
 /// Sum over sum, over the calls that have both.

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod arm_setup;
+mod between;
 mod calls;
 mod cost_model;
 mod cost_words;
@@ -17,6 +18,7 @@ mod throttling;
 mod validity;
 
 pub use agreement::Disagreement;
+pub use between::Backfills;
 pub use calls::{CallCell, CallRow, Failure, SlowerCall};
 pub use cost_model::{
     AloneFit, ArmCost, BatchFrom, BreakEven, CallCosts, Coefficient, CostModel, TokenCosts,
@@ -63,6 +65,8 @@ pub struct Report {
     pub rescoring: Vec<Rescoring>,
     /// Per arm with a cache: what reuse could have given, and what it gave.
     pub prefix_reuse: Vec<PrefixReuse>,
+    /// Per arm that prefills between calls: how much, and what of it calls waited for.
+    pub backfills: Vec<Backfills>,
     /// The model of cost fitted to the run.
     pub cost_model: Option<CostModel>,
     /// One row per session and call, each with one cell per arm.
@@ -110,6 +114,7 @@ impl Report {
         let calls = calls::rows(&grid);
         let slower = calls::slower(&summary, &calls);
         let rescoring = rescoring::rows(&grid);
+        let backfills = between::backfills(&grid);
         let energy = energy::rows(&manifest, &grid, &summary);
         let executions = executions(&grid);
         let throttling = throttling::count_samples(&manifest, &telemetry, &executions, summary.arms.len());
@@ -123,6 +128,8 @@ impl Report {
             prefix_reuse: &prefix_reuse,
         };
         let mut findings = findings::findings(&facts, &slower);
+        findings.extend(between::backfill_findings(&backfills));
+        findings.extend(between::break_findings(&grid));
         findings.extend(cost_model.iter().flat_map(cost_words::findings));
         let disagreements = agreement::disagreements(&grid);
         findings.extend(agreement::findings(&summary, &disagreements));
@@ -138,6 +145,7 @@ impl Report {
             n_repeats: grid.n_repeats(),
             stages: stages::rows(&grid),
             prefix_reuse,
+            backfills,
             cost_model,
             cache_splits: stages::cache_splits(&grid),
             failures: calls::failures(&grid),

@@ -56,6 +56,8 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
     let (mut sent, mut new, mut prefilled, mut n_calls_replaced) = (0.0, 0.0, 0.0, 0);
     let (mut sent_ms, mut new_ms) = (0.0, 0.0);
     let mut before: Option<(&CallKey, f64)> = None;
+    // What is held of a prompt that was backfilled is the prompt as it came, not as it was answered.
+    let backfills = grid.records(arm_idx).any(|record| record.tokens_backfilled.is_some());
     for (call_idx, key) in grid.calls().iter().enumerate() {
         let mean = |tokens: fn(&CallRecord) -> Option<u64>| {
             grid.mean(arm_idx, call_idx, |record| tokens(record).map(|n| n as f64))
@@ -80,7 +82,8 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
         prefilled += fresh;
         sent_ms += costs.prefill(0.0, prompt);
         new_ms += costs.prefill(shared, prompt - shared);
-        before = Some((key, prompt));
+        let kept = if backfills { mean(|r| r.tokens_raw) } else { Some(prompt) };
+        before = kept.map(|kept| (key, kept));
     }
     let ideal_with_attention = (new_ms > 0.0).then(|| sent_ms / new_ms);
     let without_cache = twin(manifest, arm);
@@ -199,6 +202,17 @@ mod tests {
         all[1].prefix_break = Some(PrefixBreak { tokens_lost: 60, ..PrefixBreak::default() });
         let rows = rows(&manifest(), &Grid::new(&manifest(), &all), None);
         assert_eq!((rows[0].ideal, rows[0].n_calls_replaced), (250.0 / 210.0, 0));
+    }
+
+    #[test]
+    fn a_prompt_that_was_backfilled_is_held_as_it_came() {
+        // The first call was answered from 100 of 160 tokens; then all 160 were prefilled.
+        let mut all = records("alone", &[("s", 0, 100, 1.0), ("s", 160, 20, 1.0)]);
+        all[0].tokens_raw = Some(160);
+        all[1].tokens_raw = Some(300);
+        all[1].tokens_backfilled = Some(60);
+        let rows = rows(&manifest(), &Grid::new(&manifest(), &all), None);
+        assert_eq!((rows[0].ideal, rows[0].by_tokens), (280.0 / 120.0, 280.0 / 120.0));
     }
 
     #[test]

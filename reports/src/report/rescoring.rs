@@ -97,6 +97,10 @@ impl Tally {
         let scored = record.tokens_scored.unwrap_or(0);
         self.tokens_scored += scored as f64;
         self.n_batches += u64::from(scored > 0);
+        if record.tokens_backfilled.is_some() {
+            // What stood compressed before is history as it came now.
+            self.before = Before { messages: self.before.messages, ..Before::default() };
+        }
         let messages = record.messages_tool.unwrap_or(0);
         let compressed = record.messages_compressed.unwrap_or(0).min(messages);
         let frozen = record.messages_frozen_hit.unwrap_or(0);

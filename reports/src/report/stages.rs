@@ -16,9 +16,11 @@ pub struct StageRow {
     pub total_ms: Option<f64>,
 }
 
-/// What a stage serves: the stages of TTFT in six groups, in the order of the request.
+/// What a stage serves: the stages of TTFT in seven groups, in the order of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// Waiting for the backfill before the call: `blocked`.
+    Blocked,
     /// Messages to token ids: `render`, `tokenize`.
     Text,
     /// Moving weights, apart from all work with them: `target_park`, `drafter_load`, `target_load`.
@@ -35,12 +37,20 @@ pub enum Part {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 6] =
-        [Self::Text, Self::Reload, Self::Scoring, Self::Cache, Self::Target, Self::Unexplained];
+    pub const ALL: [Self; 7] = [
+        Self::Blocked,
+        Self::Text,
+        Self::Reload,
+        Self::Scoring,
+        Self::Cache,
+        Self::Target,
+        Self::Unexplained,
+    ];
 
     /// The word in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Blocked => "blocked",
             Self::Text => "text",
             Self::Reload => "reload",
             Self::Scoring => "scoring",
@@ -53,6 +63,7 @@ impl Part {
     /// The part of a stage.
     pub fn of(stage: &str) -> Self {
         match stage {
+            "blocked" => Self::Blocked,
             "render" | "tokenize" => Self::Text,
             "target_park" | "drafter_load" | "target_load" => Self::Reload,
             "score" | "select" => Self::Scoring,

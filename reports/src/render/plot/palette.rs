@@ -59,9 +59,10 @@ pub(crate) fn arms<'a>(names: impl Iterator<Item = &'a str>) -> Vec<RGBColor> {
     names.map(color).collect()
 }
 
-/// Colour of a stage of TTFT, by what it serves: text grey, weights red, compression yellow, cache green, target blue.
+/// Colour of a stage of TTFT, by what it serves: waiting pink, text grey, weights red, compression yellow, cache green, target blue.
 pub(crate) fn stage(name: &str) -> RGBColor {
     match name {
+        "blocked" => RGBColor(0xCC, 0x79, 0xA7),
         "render" => RGBColor(0xC3, 0xC9, 0xD1),
         "tokenize" => RGBColor(0x8E, 0x98, 0xA4),
         "target_park" => RGBColor(0xF2, 0xB5, 0xA0),
