@@ -9,6 +9,7 @@ use std::time::Duration;
 use engine::device::{Cuda, CudaOptions, Device, DeviceChoice, KernelError, detect};
 use engine::error::EngineError;
 use engine::kv::cache::KvCache;
+use engine::kv::eviction::EvictionPlan;
 use engine::model::qwen3::{Pass, Qwen3};
 use engine::model_source::ModelSource;
 use engine::request::CachePolicy;
@@ -53,7 +54,9 @@ fn run() -> Result<(), EngineError> {
     let budget = bytes_per_token * N_SLOTS as u64;
     let mut cache = KvCache::new(&device, model.config, KvDType::BF16, budget, CachePolicy::Off)?;
     let sequence = cache.open(None, N_SLOTS)?;
-    let mut pass = Pass::new(&model, cache.memory(), sequence.slots())?;
+    let slots = sequence.slots_from(0, &EvictionPlan::default());
+    let mut pass = Pass::new(&model, cache.memory());
+    pass.take_up(&slots, 0)?;
     let bench = Bench { device: &device, model, ceilings, bytes_per_token };
     for n in [512, 4096, 16_384] {
         bench.prefill(&mut pass, n, 0)?;

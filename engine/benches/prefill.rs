@@ -8,6 +8,7 @@ use std::time::Instant;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::device::{CudaOptions, Device, DeviceChoice};
 use engine::kv::cache::KvCache;
+use engine::kv::eviction::EvictionPlan;
 use engine::model::qwen3::{Pass, Qwen3};
 use engine::model_source::ModelSource;
 use engine::request::CachePolicy;
@@ -28,7 +29,9 @@ fn prefill(model: &Qwen3<'_>, resident: &Resident, tokens: &[u32]) -> Vec<f32> {
     let mut cache = KvCache::new(model.device, model.config, dtype, budget, CachePolicy::Off)
         .expect("a budget of one prompt");
     let sequence = cache.open(None, tokens.len()).expect("slots of one prompt");
-    let mut pass = Pass::new(model, cache.memory(), sequence.slots()).expect("one device");
+    let slots = sequence.slots_from(0, &EvictionPlan::default());
+    let mut pass = Pass::new(model, cache.memory());
+    pass.take_up(&slots, 0).expect("one device");
     let mut last_row = 0;
     for start in (0..tokens.len()).step_by(PIECE) {
         let end = (start + PIECE).min(tokens.len());

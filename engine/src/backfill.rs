@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use crate::error::EngineError;
-use crate::kv::cache::{KvCache, Sequence};
+use crate::kv::cache::KvCache;
 use crate::kv::prefix::Prompt;
 use crate::model::qwen3::{Pass, Qwen3};
+use crate::prefill::prefill;
 use crate::spans::{Stage, StageClock};
 
 /// What was prefilled between two calls.
@@ -29,27 +30,14 @@ pub(crate) fn run(
 ) -> Result<Backfill, EngineError> {
     let mut clock = StageClock::start();
     let reusable = prompt.schedule().pieces.iter().rfind(|piece| piece.reusable).map_or(0, |piece| piece.end);
-    let hit = cache.lookup(prompt);
+    let hit = cache.lookup(prompt)?;
     let sequence = cache.open(hit, reusable)?;
     let n_hit = sequence.n_hit();
-    let outcome = clock.run_on(model.device, Stage::Prefill, || prefill(model, cache, prompt, &sequence));
+    let outcome = clock.run_on(model.device, Stage::Prefill, || {
+        prefill(&mut Pass::new(model, cache.memory()), prompt, &sequence, |_, _| Ok(()))
+    });
     let n_written = if outcome.is_ok() { reusable } else { n_hit };
     cache.close(prompt, sequence, n_written)?;
     outcome?;
     Ok(Backfill { tokens: (reusable - n_hit) as u64, time: clock.elapsed() })
-}
-
-/// Computes the pieces behind the hit, as far as there are slots.
-fn prefill(
-    model: &Qwen3<'_>,
-    cache: &mut KvCache,
-    prompt: &Prompt<'_>,
-    sequence: &Sequence,
-) -> Result<(), EngineError> {
-    let mut pass = Pass::new(model, cache.memory(), sequence.slots())?;
-    let end = sequence.slots().len();
-    for piece in prompt.schedule().pieces_from(sequence.n_hit()).iter().take_while(|piece| piece.end <= end) {
-        pass.run(&prompt.tokens()[piece.start..piece.end], piece.start)?;
-    }
-    Ok(())
 }

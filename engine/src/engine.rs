@@ -7,16 +7,17 @@ use std::time::Duration;
 use transcripts::message::{Message, Role};
 
 use crate::backfill::{self, Backfill};
-use crate::chat::{Generation, Thinking};
 use crate::compress::compressor::{Compressed, Compressor};
+use crate::compress::evict::Cuts;
 use crate::compress::freeze::OpenReport;
 use crate::compress::scorer::{RankedChunk, Scorer};
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::kv::cache::{KvCache, Sequence};
+use crate::kv::eviction::EvictionPlan;
 use crate::kv::prefix::{Identity, IdentityParts, Prompt};
 use crate::model::qwen3::{Pass, Qwen3};
-use crate::model_source::Model;
+use crate::prefill::prefill;
 use crate::request::{
     ArmSettings, CachePolicy, CacheState, CompressionPolicy, EngineOptions, FinishReason, Growth, Request,
     Residency, Response, Verify,
@@ -26,6 +27,7 @@ use crate::sample::Sampler;
 use crate::schedule::Rules;
 use crate::spans::{Stage, StageClock};
 use crate::tokenizer::Specials;
+use crate::written::Written;
 
 /// Models on a device, and the state of one arm.
 pub struct Engine {
@@ -52,17 +54,19 @@ impl Arm {
     /// The tokens of a call as later calls find them in history.
     fn history<'r>(&self, ready: &'r Ready<'_>) -> &'r [u32] {
         let policy = self.settings.compression.as_ref().map(|compression| compression.policy);
-        if policy == Some(CompressionPolicy::LatencyOnly) { &ready.raw } else { ready.tokens() }
+        if policy == Some(CompressionPolicy::LatencyOnly) { &ready.raw.tokens } else { ready.tokens() }
     }
 }
 
 /// The prompt of a call, ready to run.
 struct Ready<'a> {
-    /// The tokens of the messages as they came.
-    raw: Vec<u32>,
+    /// The messages as they came.
+    raw: Written,
     /// The tokens as they are sent, where compression changed a message.
     shortened: Option<Vec<u32>>,
     compressed: Compressed<'a>,
+    /// Messages that lose rows of their KV.
+    cuts: Cuts,
     frozen_hits: u64,
     tokens_scored: u64,
     messages_scored: u64,
@@ -71,7 +75,12 @@ struct Ready<'a> {
 impl Ready<'_> {
     /// The tokens as they are sent.
     fn tokens(&self) -> &[u32] {
-        self.shortened.as_deref().unwrap_or(&self.raw)
+        self.shortened.as_deref().unwrap_or(&self.raw.tokens)
+    }
+
+    /// The messages as the answer can see them, where they lose rows.
+    fn seen<'m>(&self, messages: &[&'m Message], settled: &EvictionPlan) -> Option<Compressed<'m>> {
+        (!self.cuts.is_empty()).then(|| self.cuts.visible(messages, settled))
     }
 }
 
@@ -176,11 +185,11 @@ impl Engine {
         self.device.take_bytes_peak();
         let ready = self.prepare(request, &mut clock)?;
         let tokens = ready.tokens();
-        let prompt = Prompt::new(&self.identity, tokens);
+        let prompt = Prompt::evicting(&self.identity, tokens, &ready.cuts.plan());
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
         let model = self.target.on(&self.device)?;
 
-        let hit = clock.run(Stage::Lookup, || arm.cache.lookup(&prompt));
+        let hit = clock.run(Stage::Lookup, || arm.cache.lookup(&prompt))?;
         let n_slots = tokens.len() + request.max_new_tokens as usize - 1;
         let sequence = clock.run(Stage::Restore, || arm.cache.open(hit, n_slots))?;
         let sampler = Sampler::new(request.sampling)?;
@@ -188,7 +197,7 @@ impl Engine {
         let outcome = run.generate(arm, &prompt, request.max_new_tokens, &mut clock);
         let kv_bytes = arm.cache.bytes_in_use();
         let device_bytes_peak = self.device.take_bytes_peak();
-        let n_hit = sequence.n_hit();
+        let (n_hit, n_reused) = (sequence.n_hit(), sequence.n_reused());
         let history = arm.history(&ready);
         // What history will not hold is dropped with the call.
         let n_kept = tokens.iter().zip(history).take_while(|(sent, kept)| sent == kept).count();
@@ -204,16 +213,17 @@ impl Engine {
 
         let keeps_prefixes = arm.cache.keeps_prefixes();
         let exact = match request.verify {
-            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(tokens, &generated.first_logits)?),
+            Verify::Bitwise if keeps_prefixes => Some(self.is_exact(&prompt, &generated.first_logits)?),
             _ => None,
         };
-        let (tokens_raw, tokens_sent) = (ready.raw.len() as u64, tokens.len() as u64);
-        let compressed = ready.compressed;
+        let seen = ready.seen(request.messages, prompt.evictions());
+        let compressed = seen.as_ref().unwrap_or(&ready.compressed);
+        let (tokens_raw, n_run) = (ready.raw.tokens.len() as u64, tokens.len() - n_hit);
         Ok(Response {
             tokens_raw,
-            tokens_removed: tokens_raw as i64 - tokens_sent as i64,
-            tokens_prefix_hit: n_hit as u64,
-            tokens_prefilled: tokens_sent - n_hit as u64,
+            tokens_removed: tokens_raw as i64 - (n_reused + n_run) as i64,
+            tokens_prefix_hit: n_reused as u64,
+            tokens_prefilled: n_run as u64,
             tokens_output: generated.ids.len() as u64,
             tokens_scored: ready.tokens_scored,
             messages_scored: ready.messages_scored,
@@ -221,11 +231,7 @@ impl Engine {
             messages_compressed: compressed.n_compressed,
             messages_frozen_hit: ready.frozen_hits,
             keep_ratio_realised: compressed.keep_ratio(),
-            cache_state: match (keeps_prefixes, n_hit) {
-                (false, _) => CacheState::Off,
-                (true, 0) => CacheState::Miss,
-                (true, _) => CacheState::Hit,
-            },
+            cache_state: CacheState::of(keeps_prefixes, n_reused),
             growth,
             spans: clock.spans(),
             ttft: generated.ttft,
@@ -238,7 +244,9 @@ impl Engine {
             output_ids: generated.ids,
             first_logits_digest: digest_of(&generated.first_logits),
             exact,
-            sent: compressed.messages.into_iter().map(Cow::into_owned).collect(),
+            evictions: prompt.evictions().clone(),
+            visible: seen.map(owned),
+            sent: owned(ready.compressed),
         })
     }
 
@@ -270,17 +278,23 @@ impl Engine {
             return Err(EngineError::EmptyRequest { reason: "it asks for no token; ask for at least one" });
         }
         let arm = self.arm.as_mut().ok_or(EngineError::NotStarted)?;
+        let (model, messages, tools) = (self.target.model(), request.messages, request.tools);
+        let evicts = arm.compressor.as_ref().and_then(|compressor| compressor.settings().policy.evicts());
         let mut ready = Ready {
-            raw: tokens_of(self.target.model(), request.messages, request.tools, clock)?,
+            raw: match evicts {
+                Some(_) => Written::with_bytes(model, messages, tools, clock)?,
+                None => Written::new(model, messages, tools, clock)?,
+            },
             shortened: None,
+            cuts: Cuts::default(),
             compressed: Compressed::verbatim(request.messages),
             frozen_hits: 0,
             tokens_scored: 0,
             messages_scored: 0,
         };
         if let (Some(compressor), Some(drafter)) = (&mut arm.compressor, &mut self.drafter) {
-            let plan = clock
-                .run(Stage::Select, || compressor.plan(request.messages, request.tools, ready.raw.len()))?;
+            let plan =
+                clock.run(Stage::Select, || compressor.plan(messages, tools, ready.raw.tokens.len()))?;
             let mut scorer = Scorer {
                 device: &self.device,
                 target: &mut self.target,
@@ -292,11 +306,15 @@ impl Engine {
             ready.frozen_hits = plan.frozen_hits;
             ready.tokens_scored = scored.tokens;
             ready.messages_scored = scored.messages;
-            ready.compressed =
-                clock.run(Stage::Select, || compressor.apply(request.messages, plan, scored.outcomes))?;
+            let decided = clock.run(Stage::Select, || compressor.decide(plan, scored.outcomes))?;
+            ready.compressed = clock.run(Stage::Select, || compressor.apply(messages, &decided))?;
+            let model = self.target.model();
             if ready.compressed.n_compressed > 0 {
                 let sent: Vec<&Message> = ready.compressed.messages.iter().map(Cow::as_ref).collect();
-                ready.shortened = Some(tokens_of(self.target.model(), &sent, request.tools, clock)?);
+                ready.shortened = Some(Written::new(model, &sent, tools, clock)?.tokens);
+            }
+            if let Some(newest) = evicts {
+                ready.cuts = ready.raw.cuts(model, request, &decided, newest, clock)?;
             }
         }
         let context_length = self.target.model().config.context_length as u64;
@@ -334,6 +352,19 @@ impl Engine {
     /// # Errors
     /// No token, more tokens than the context holds, or an id outside the vocabulary.
     pub fn logits(&self, tokens: &[u32], first: usize) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.logits_under(tokens, &EvictionPlan::default(), first)
+    }
+
+    /// As [`Engine::logits`], with rows dropped on the way as `plan` says.
+    ///
+    /// # Errors
+    /// As [`Engine::logits`].
+    pub fn logits_under(
+        &self,
+        tokens: &[u32],
+        plan: &EvictionPlan,
+        first: usize,
+    ) -> Result<Vec<Vec<f32>>, EngineError> {
         let model = self.target.on(&self.device)?;
         let context_length = model.config.context_length as u64;
         if first >= tokens.len() {
@@ -347,21 +378,21 @@ impl Engine {
         let budget = KvCache::bytes_per_token(model.config, dtype) * tokens.len() as u64;
         let mut cold = KvCache::new(&self.device, model.config, dtype, budget, CachePolicy::Off)?;
         let sequence = cold.open(None, tokens.len())?;
-        let prompt = Prompt::new(&self.identity, tokens);
-        let mut pass = Pass::new(&model, cold.memory(), sequence.slots())?;
+        let prompt = Prompt::evicting(&self.identity, tokens, plan);
         let mut logits = Vec::with_capacity(tokens.len() - first);
-        for piece in prompt.schedule().pieces_from(0) {
-            pass.run(&tokens[piece.start..piece.end], piece.start)?;
+        prefill(&mut Pass::new(&model, cold.memory()), &prompt, &sequence, |pass, piece| {
             for position in piece.start.max(first)..piece.end {
                 logits.push(pass.logits(position - piece.start)?);
             }
-        }
+            Ok(())
+        })?;
         Ok(logits)
     }
 
-    /// Prefills the prompt once more in an empty cache and compares the first logits bit for bit.
-    fn is_exact(&self, tokens: &[u32], first_logits: &[f32]) -> Result<bool, EngineError> {
-        let cold = self.logits(tokens, tokens.len() - 1)?;
+    /// Prefills the prompt once more in an empty cache, dropping what it drops, and compares the first logits bit for bit.
+    fn is_exact(&self, prompt: &Prompt<'_>, first_logits: &[f32]) -> Result<bool, EngineError> {
+        let tokens = prompt.tokens();
+        let cold = self.logits_under(tokens, prompt.evictions(), tokens.len() - 1)?;
         let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         Ok(cold.len() == 1 && bits(&cold[0]) == bits(first_logits))
     }
@@ -387,14 +418,13 @@ impl Run<'_> {
     ) -> Result<Generated, EngineError> {
         let Self { model, sequence, eos, sampler } = &mut self;
         let tokens = prompt.tokens();
-        let mut pass = Pass::new(model, arm.cache.memory(), sequence.slots())?;
+        let mut pass = Pass::new(model, arm.cache.memory());
         let mut last_row = 0;
         clock.run_on(model.device, Stage::Prefill, || {
-            for piece in prompt.schedule().pieces_from(sequence.n_hit()) {
-                pass.run(&tokens[piece.start..piece.end], piece.start)?;
-                last_row = piece.end - piece.start - 1;
-            }
-            Ok(())
+            prefill(&mut pass, prompt, sequence, |_, piece| {
+                last_row = piece.n_tokens() - 1;
+                Ok(())
+            })
         })?;
         let (first_logits, first) = clock.run_on(model.device, Stage::FirstToken, || {
             let logits = pass.logits(last_row)?;
@@ -427,16 +457,9 @@ fn growth(last: &[u32], tokens: &[u32], turn_start: u32) -> Option<Growth> {
     })
 }
 
-/// Renders and tokenises a prompt that ends where the model's turn begins.
-fn tokens_of(
-    model: &Model,
-    messages: &[&Message],
-    tools: &[serde_json::Value],
-    clock: &mut StageClock,
-) -> Result<Vec<u32>, EngineError> {
-    let text = clock
-        .run(Stage::Render, || model.chat.render(messages, tools, Generation::Prompt, Thinking::Default))?;
-    clock.run(Stage::Tokenize, || model.tokenizer.encode(&text))
+/// Messages that outlive the request.
+fn owned(compressed: Compressed<'_>) -> Vec<Message> {
+    compressed.messages.into_iter().map(Cow::into_owned).collect()
 }
 
 /// BLAKE3 over the little-endian bits, hex.

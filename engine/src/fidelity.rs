@@ -10,6 +10,7 @@ use transcripts::message::Message;
 use crate::chat::{Generation, Thinking};
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::kv::eviction::EvictionPlan;
 
 /// Most tokens of an action that are compared; each takes one row of logits of both prompts.
 pub const ACTION_TOKENS_MAX: usize = 128;
@@ -36,6 +37,8 @@ pub struct Comparison<'a> {
     pub tools: &'a [serde_json::Value],
     /// The recorded turn.
     pub action: &'a Message,
+    /// The rows that the sent prompt drops.
+    pub evictions: &'a EvictionPlan,
 }
 
 /// Rows of logits, `(n, vocab)`.
@@ -92,9 +95,11 @@ pub fn measure(
         tokens.extend(forced);
         Ok(tokens)
     };
-    let rows = |tokens: &[u32]| engine.logits(tokens, tokens.len() - action.len());
-    let original = originals.rows(tokens(comparison.original)?, rows)?;
-    let sent = rows(&tokens(comparison.sent)?)?;
+    let first = |tokens: &[u32]| tokens.len() - action.len();
+    let whole = |tokens: &[u32]| engine.logits(tokens, first(tokens));
+    let original = originals.rows(tokens(comparison.original)?, whole)?;
+    let sent = tokens(comparison.sent)?;
+    let sent = engine.logits_under(&sent, comparison.evictions, first(&sent))?;
     Ok(Some(compare(&original, &sent)))
 }
 

@@ -17,6 +17,7 @@ pub mod kv;
 mod mapped;
 pub mod model;
 pub mod model_source;
+pub mod prefill;
 pub mod request;
 pub mod residency;
 mod safetensors_folder;
@@ -28,6 +29,7 @@ mod synthetic;
 mod tensors;
 pub mod tokenizer;
 pub mod weights;
+mod written;
 
 /// What the device was measured to reach, for callers that know the engine alone.
 pub use kernels::peak;

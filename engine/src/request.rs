@@ -10,6 +10,7 @@ use kernels::device::cuda::CudaOptions;
 use transcripts::message::Message;
 
 use crate::device::DeviceChoice;
+use crate::kv::eviction::EvictionPlan;
 use crate::model_source::ModelSource;
 use crate::sample::Sampling;
 use crate::spans::Spans;
@@ -70,12 +71,26 @@ pub enum CompressionPolicy {
     /// As `Freeze`, but a message stands compressed in the call that first sees it alone: history is as it came. What
     /// that call leaves to be prefilled is for [`Engine::backfill`](crate::engine::Engine::backfill).
     LatencyOnly,
+    /// As `Freeze`, but every message is sent and prefilled as it came. Once it has aged and was answered, the rows of what
+    /// its frozen form leaves out are dropped from the KV, and nothing behind them is computed again.
+    Evict {
+        /// Tool messages that keep their rows.
+        keep_verbatim_newest: usize,
+    },
 }
 
 impl CompressionPolicy {
     /// Whether what a message became is remembered.
     pub const fn freezes(self) -> bool {
         !matches!(self, Self::Rescore)
+    }
+
+    /// The tool messages that keep their rows, where others lose them.
+    pub const fn evicts(self) -> Option<usize> {
+        match self {
+            Self::Evict { keep_verbatim_newest } => Some(keep_verbatim_newest),
+            Self::Rescore | Self::Freeze | Self::Rolling { .. } | Self::LatencyOnly => None,
+        }
     }
 }
 
@@ -229,7 +244,8 @@ pub struct ArmSettings {
 pub enum Verify {
     /// Not checked.
     Off,
-    /// The prompt is prefilled again without the cache, after the call was timed, and the first logits compared.
+    /// The prompt is prefilled again without the cache, after the call was timed, and the first logits compared. Where rows
+    /// are dropped, the same rows are dropped at the same pieces.
     Bitwise,
 }
 
@@ -278,6 +294,17 @@ pub enum CacheState {
     Hit,
 }
 
+impl CacheState {
+    /// The state of a call that reused `n_reused` tokens, by whether prefixes are kept at all.
+    pub(crate) const fn of(keeps_prefixes: bool, n_reused: usize) -> Self {
+        match (keeps_prefixes, n_reused) {
+            (false, _) => Self::Off,
+            (true, 0) => Self::Miss,
+            (true, _) => Self::Hit,
+        }
+    }
+}
+
 /// How a prompt stands to the one before it in the same arm, as history keeps that one. Under an append-only arm and
 /// template the whole of the old prompt, without the opening of the model's turn, begins the new one:
 /// `shared = previous`.
@@ -298,7 +325,8 @@ pub struct Growth {
 pub struct Response {
     /// Tokens of the prompt before compression.
     pub tokens_raw: u64,
-    /// Tokens that compression took away; negative if re-tokenising the kept text made the prompt longer.
+    /// Tokens that compression took away; negative if re-tokenising the kept text made the prompt longer. Under eviction:
+    /// tokens of the prompt whose rows were gone before the call's first piece ran, so that it neither ran nor saw them.
     pub tokens_removed: i64,
     /// Prompt tokens whose KV was reused.
     pub tokens_prefix_hit: u64,
@@ -312,11 +340,12 @@ pub struct Response {
     pub messages_scored: u64,
     /// Tool messages in the prompt.
     pub messages_tool: u64,
-    /// Messages that stand compressed in the prompt.
+    /// Messages that stand compressed in the prompt, or have lost rows by its end.
     pub messages_compressed: u64,
     /// Messages whose frozen form came from the memo.
     pub messages_frozen_hit: u64,
-    /// Kept over raw drafter tokens of the messages that stand compressed; `None` if there are none.
+    /// Kept over raw drafter tokens of the messages that stand compressed, or kept over all rows of those that have lost
+    /// some; `None` if there are none.
     pub keep_ratio_realised: Option<f64>,
     /// State of the prefix cache.
     pub cache_state: CacheState,
@@ -346,4 +375,9 @@ pub struct Response {
     pub exact: Option<bool>,
     /// The messages as sent, after compression.
     pub sent: Vec<Message>,
+    /// The messages as far as the answer could see them, where rows were dropped: what is left of the text of each. `None`
+    /// where it saw all that was sent.
+    pub visible: Option<Vec<Message>>,
+    /// The rows that were dropped by the end of the prompt.
+    pub evictions: EvictionPlan,
 }

@@ -42,6 +42,8 @@ pub enum Compression {
     Rolling,
     /// As [`Policy::LatencyOnly`]; needs the cache.
     LatencyOnly,
+    /// As [`Policy::Evict`].
+    Evict,
 }
 
 impl Compression {
@@ -52,6 +54,7 @@ impl Compression {
             Self::Freeze => Some(Policy::Freeze),
             Self::Rolling => Some(Policy::Rolling),
             Self::LatencyOnly => Some(Policy::LatencyOnly),
+            Self::Evict => Some(Policy::Evict),
         }
     }
 }
@@ -181,7 +184,7 @@ const fn cache_off() -> Cache {
 type Row = (&'static str, Compression, Cache, Rewrite, Option<ScoreBy>, &'static str);
 
 /// The built-in arms.
-const TABLE: [Row; 10] = [
+const TABLE: [Row; 11] = [
     (
         "cold",
         Compression::None,
@@ -254,6 +257,14 @@ const TABLE: [Row; 10] = [
         Rewrite::None,
         None,
         "new tool messages compressed for one call; history prefilled as it came between calls",
+    ),
+    (
+        "evict",
+        Compression::Evict,
+        Cache::On,
+        Rewrite::None,
+        None,
+        "each tool message whole until it was answered and has aged, then rows of its KV dropped in place",
     ),
 ];
 
@@ -373,9 +384,11 @@ impl ArmSpec {
             Some((key, _)) if self.compression == Compression::None => {
                 Err(format!("arm `{}`: {key} is set but compression is \"none\"", self.name))
             }
-            _ if self.keep_verbatim_newest.is_some() && self.compression != Compression::Rolling => {
+            _ if self.keep_verbatim_newest.is_some()
+                && !self.compression.policy().is_some_and(Policy::ages) =>
+            {
                 Err(format!(
-                    "arm `{}`: keep_verbatim_newest is set but compression is not \"rolling\"",
+                    "arm `{}`: keep_verbatim_newest is set but compression is not \"rolling\" or \"evict\"",
                     self.name
                 ))
             }
@@ -421,10 +434,9 @@ impl ArmSpec {
         let with_tools = self.with_tools.or(defaults.with_tools);
         CompressionSettings {
             policy,
-            keep_verbatim_newest: match policy {
-                Policy::Rescore | Policy::Freeze | Policy::LatencyOnly => None,
-                Policy::Rolling => Some(self.keep_verbatim_newest.unwrap_or(defaults.keep_verbatim_newest)),
-            },
+            keep_verbatim_newest: policy
+                .ages()
+                .then_some(self.keep_verbatim_newest.unwrap_or(defaults.keep_verbatim_newest)),
             keep_permille: self.keep_ratio.and_then(permille).unwrap_or(defaults.keep_permille),
             score_by,
             score_seed: (score_by == ScoreBy::Random).then_some(defaults.seed),

@@ -18,12 +18,20 @@ pub enum Policy {
     /// Scored once, when first seen, and sent compressed on that call alone: history is prefilled as it came between the
     /// calls.
     LatencyOnly,
+    /// Scored once, when first seen, and always sent as it came; once it has aged and was answered, the rows of what is not
+    /// kept are dropped from the KV.
+    Evict,
 }
 
 impl Policy {
     /// Whether what a message became is remembered.
     pub const fn freezes(self) -> bool {
         !matches!(self, Self::Rescore)
+    }
+
+    /// Whether the newest tool messages are left alone.
+    pub const fn ages(self) -> bool {
+        matches!(self, Self::Rolling | Self::Evict)
     }
 }
 
@@ -134,7 +142,8 @@ impl WithTools {
 #[serde(rename_all = "kebab-case")]
 pub enum FallbackChoice {
     /// `on` where every call is scored anew, `off` where messages are frozen: a user message that is compressed on
-    /// one call and whole on the next would break the append-only rule.
+    /// one call and whole on the next would break the append-only rule. Always off where rows are dropped: user messages
+    /// do not age.
     Auto,
     /// The last user message is compressed.
     On,
@@ -155,9 +164,10 @@ pub enum UserFallback {
 impl FallbackChoice {
     /// What it comes to.
     pub const fn under(self, policy: Policy) -> UserFallback {
-        match (self, policy.freezes()) {
-            (Self::On, _) | (Self::Auto, false) => UserFallback::On,
-            (Self::Off, _) | (Self::Auto, true) => UserFallback::Off,
+        match (self, policy) {
+            (Self::Off, _) | (_, Policy::Evict) => UserFallback::Off,
+            (Self::Auto, _) if policy.freezes() => UserFallback::Off,
+            (Self::On | Self::Auto, _) => UserFallback::On,
         }
     }
 }

@@ -173,7 +173,9 @@ fn arm_forecast(sizes: &SessionSizes, spec: &ArmSpec, costs: &Costs, kept: Kept)
         let is_scored = |index: &u32| match spec.compression {
             Compression::None => false,
             Compression::Rescore => true,
-            Compression::Freeze | Compression::Rolling | Compression::LatencyOnly => !born.contains(index),
+            Compression::Freeze | Compression::Rolling | Compression::LatencyOnly | Compression::Evict => {
+                !born.contains(index)
+            }
         };
         let tool = |index: &&u32| sizes.messages[**index as usize].is_tool;
         let scored: Vec<f64> = prompt

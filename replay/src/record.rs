@@ -208,7 +208,7 @@ fn fidelity(verdict: &Verdict, facts: &CallFacts, expected: &Expected<'_>) -> Fi
     let measured = facts.fidelity.as_ref();
     let kl = measured.map(|measured| measured.kl.as_slice());
     let needles =
-        expected.recorded.map(|recorded| agreement::needles(recorded, expected.prompt, &facts.sent));
+        expected.recorded.map(|recorded| agreement::needles(recorded, expected.prompt, facts.seen()));
     Fidelity {
         kl_first: kl.and_then(|kl| kl.first().copied()),
         kl_action_mean: kl.and_then(stats::mean),

@@ -3,7 +3,9 @@
 //! Python's `tojson`. No clock: `strftime_now` is left undefined, so a template must bring its own date and
 //! the same call renders the same bytes.
 
+mod places;
 mod python;
 mod template;
 
+pub use places::Place;
 pub use template::{ChatTemplate, Generation, TemplateOrigin, Thinking};

@@ -120,8 +120,21 @@ impl ChatTemplate {
         generation: Generation,
         thinking: Thinking,
     ) -> Result<String, EngineError> {
+        self.render_with(messages, |_| None, tools, generation, thinking)
+    }
+
+    /// The same with a character put before the content of each message that `prefix` gives one for.
+    pub(super) fn render_with(
+        &self,
+        messages: &[&Message],
+        prefix: impl Fn(&Message) -> Option<char>,
+        tools: &[serde_json::Value],
+        generation: Generation,
+        thinking: Thinking,
+    ) -> Result<String, EngineError> {
         let mut context = self.tokens.clone();
-        context.insert("messages".to_owned(), messages.iter().map(|message| dictionary(message)).collect());
+        let messages = messages.iter().map(|message| dictionary(message, prefix(message))).collect();
+        context.insert("messages".to_owned(), messages);
         // transformers passes None, not an empty list, where a request has no tools.
         let tools = if tools.is_empty() { serde_json::Value::Null } else { tools.to_vec().into() };
         context.insert("tools".to_owned(), tools);
@@ -147,11 +160,16 @@ impl ChatTemplate {
     }
 }
 
-/// A message as the dictionary that templates expect: role, content (always a text), and what else it has.
-fn dictionary(message: &Message) -> serde_json::Value {
+/// A message as the dictionary that templates expect: role, content (always a text, here with a prefix), and what else it
+/// has.
+fn dictionary(message: &Message, prefix: Option<char>) -> serde_json::Value {
     let mut fields = Map::new();
     fields.insert("role".to_owned(), message.role.as_str().into());
-    fields.insert("content".to_owned(), message.flat_text().into());
+    let mut content = message.flat_text();
+    if let Some(prefix) = prefix {
+        content.insert(0, prefix);
+    }
+    fields.insert("content".to_owned(), content.into());
     if let Some(reasoning) = message.reasoning_text() {
         fields.insert("reasoning_content".to_owned(), reasoning.into());
     }

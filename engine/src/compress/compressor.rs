@@ -4,7 +4,8 @@
 //! `rescore` asks for every candidate on every call. `freeze` decides once per message, when it is first seen: the
 //! decision (compressed to these bytes, or verbatim) is kept for ever, so the prompt of call k stays a prefix of the
 //! prompt of call k+1. `rolling` decides in the same way, but applies the decision only once the message has aged;
-//! `latency-only` applies it only while the message is new.
+//! `latency-only` applies it only while the message is new. `evict` applies none: what its decisions leave out is dropped
+//! from the KV (see [`crate::compress::evict`]).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -166,16 +167,16 @@ impl Compressor {
         self.store.sync()
     }
 
-    /// Takes the scores' outcome, one per unseen candidate in order, and writes the messages as they are sent.
+    /// Takes the scores' outcome, one per unseen candidate in order, and says what each candidate's message became, by
+    /// its index.
     ///
     /// # Errors
     /// The memo's file cannot be written.
-    pub fn apply<'a>(
+    pub fn decide(
         &mut self,
-        messages: &[&'a Message],
-        plan: Plan<'a>,
+        plan: Plan<'_>,
         outcomes: Vec<Frozen>,
-    ) -> Result<Compressed<'a>, EngineError> {
+    ) -> Result<Vec<(usize, Frozen)>, EngineError> {
         assert_eq!(plan.unseen.len(), outcomes.len(), "one outcome per candidate");
         let mut decided = plan.decided;
         for (candidate, frozen) in plan.unseen.into_iter().zip(outcomes) {
@@ -184,11 +185,23 @@ impl Compressor {
                 self.store.insert(candidate.key, frozen)?;
             }
         }
+        Ok(decided)
+    }
+
+    /// The messages as they are sent.
+    ///
+    /// # Errors
+    /// [`EngineError::FrozenMismatch`] if a decision is not one about its message.
+    pub fn apply<'a>(
+        &self,
+        messages: &[&'a Message],
+        decided: &[(usize, Frozen)],
+    ) -> Result<Compressed<'a>, EngineError> {
         let standing = self.standing(messages);
         let mut compressed = Compressed::verbatim(messages);
-        for (index, frozen) in decided.into_iter().filter(|(index, _)| standing.contains(index)) {
+        for (index, frozen) in decided.iter().filter(|(index, _)| standing.contains(index)) {
             let Frozen::Compressed { tokens_raw, tokens_kept, .. } = frozen else { continue };
-            let message = compressed.messages[index].to_mut();
+            let message = compressed.messages[*index].to_mut();
             let text = frozen.text(&message.flat_text())?.into_owned();
             message.content = vec![Part::Text { text }];
             compressed.n_compressed += 1;
@@ -206,6 +219,7 @@ impl Compressor {
                 0..aged_before(messages, keep_verbatim_newest)
             }
             CompressionPolicy::LatencyOnly => new_from(messages)..messages.len(),
+            CompressionPolicy::Evict { .. } => 0..0,
         }
     }
 

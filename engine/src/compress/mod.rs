@@ -20,4 +20,5 @@ pub mod frozen;
 // What brings them together.
 pub mod age;
 pub mod compressor;
+pub mod evict;
 pub mod scorer;

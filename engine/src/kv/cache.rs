@@ -1,11 +1,14 @@
 //! The KV cache of the target: slots in device memory, who holds them, and which prefixes they keep. The one place
 //! where bookkeeping and device memory meet. Knows no message and no time.
 
+use std::borrow::Cow;
+
 use kernels::kv::{KvDType, Slot};
 
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::error::EngineError;
+use crate::kv::eviction::EvictionPlan;
 use crate::kv::pool::SlotPool;
 use crate::kv::prefix::{Hit, Lease, PrefixCache, Prompt, RadixIndex};
 use crate::model::qwen3::Memory;
@@ -22,20 +25,37 @@ pub struct KvCache {
 
 /// The slots of a prompt that is running: first those of its prefix hit, then its own.
 pub struct Sequence {
-    slots: Vec<Slot>,
+    /// `None` for a position of the hit whose row is dropped by its end.
+    slots: Vec<Option<Slot>>,
     n_hit: usize,
     lease: Option<Lease>,
 }
 
 impl Sequence {
-    /// Slot of each position, in order.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// Prompt tokens whose KV was found in the cache.
+    /// Prompt tokens that need not run: their KV was found in the cache, or dropped since.
     pub const fn n_hit(&self) -> usize {
         self.n_hit
+    }
+
+    /// Positions that have a slot, or had one.
+    pub fn n_positions(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Prompt tokens whose KV was found in the cache and is still seen.
+    pub fn n_reused(&self) -> usize {
+        self.slots[..self.n_hit].iter().flatten().count()
+    }
+
+    /// Slots of the rows that a piece which starts at `position` sees or writes, in order, as far as the sequence goes.
+    /// The rows that `evictions` have dropped by then are left out, and everything behind them moves up. `position` is
+    /// not inside the hit.
+    pub fn slots_from(&self, position: usize, evictions: &EvictionPlan) -> Vec<Slot> {
+        let mut slots = Cow::Borrowed(&self.slots);
+        for rows in evictions.gone(position) {
+            slots.to_mut()[rows.positions()].fill(None);
+        }
+        slots.iter().copied().flatten().collect()
     }
 }
 
@@ -85,24 +105,34 @@ impl KvCache {
         self.pool.used_slots() as u64 * self.bytes_per_token
     }
 
-    /// Searches and pins the longest reusable prefix; `None` when prefixes are not kept.
-    pub fn lookup(&mut self, prompt: &Prompt<'_>) -> Option<Hit> {
-        self.index.as_mut().map(|index| index.lookup(prompt))
+    /// Searches and pins the longest reusable prefix, and lets go of the rows that the prompt drops by its end; `None`
+    /// when prefixes are not kept.
+    ///
+    /// # Errors
+    /// The bookkeeping is broken: an error of this program.
+    pub fn lookup(&mut self, prompt: &Prompt<'_>) -> Result<Option<Hit>, EngineError> {
+        let Some(index) = &mut self.index else { return Ok(None) };
+        let hit = index.lookup(prompt);
+        index.forget(&hit, &mut self.pool)?;
+        Ok(Some(hit))
     }
 
     /// Slots for `n_tokens` tokens of which `hit` has the first, evicting other prefixes where needed.
     ///
     /// # Errors
-    /// The budget does not hold so many tokens even with everything else evicted.
+    /// The budget does not hold so many tokens even with everything else evicted. Rows that the hit dropped count as the
+    /// others do: were the prefix lost, the whole prompt would have to run again.
     pub fn open(&mut self, hit: Option<Hit>, n_tokens: usize) -> Result<Sequence, EngineError> {
         let (mut slots, lease) = hit.map_or((Vec::new(), None), |hit| (hit.slots, Some(hit.lease)));
         let n_hit = slots.len();
         let n_own = n_tokens - n_hit;
         // A prompt that can never fit must not cost the others their place.
-        if let Some(index) = self.index.as_mut().filter(|_| n_tokens <= self.pool.n_slots()) {
+        let fits = n_tokens <= self.pool.n_slots();
+        if let Some(index) = self.index.as_mut().filter(|_| fits) {
             index.evict(n_own, &mut self.pool)?;
         }
-        let Some(own) = self.pool.alloc(n_own) else {
+        let own = if fits { self.pool.alloc(n_own) } else { None };
+        let Some(own) = own else {
             self.unpin(lease);
             return Err(EngineError::KvBudget {
                 needed: n_tokens as u64 * self.bytes_per_token,
@@ -110,7 +140,7 @@ impl KvCache {
                 n_tokens: n_tokens as u64,
             });
         };
-        slots.extend(own);
+        slots.extend(own.into_iter().map(Some));
         Ok(Sequence { slots, n_hit, lease })
     }
 
@@ -128,7 +158,8 @@ impl KvCache {
         if let Some(index) = &mut self.index {
             index.publish(prompt, &sequence.slots[..n_publish], &mut self.pool)?;
         }
-        self.pool.release(&sequence.slots[sequence.n_hit..])?;
+        let own: Vec<Slot> = sequence.slots[sequence.n_hit..].iter().copied().flatten().collect();
+        self.pool.release(&own)?;
         self.unpin(sequence.lease);
         Ok(())
     }

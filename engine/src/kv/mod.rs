@@ -4,5 +4,6 @@
 pub use kernels::kv::Slot;
 
 pub mod cache;
+pub mod eviction;
 pub mod pool;
 pub mod prefix;

@@ -6,14 +6,19 @@
 //! token up to its end *and* were launched in the same pieces: that is the condition for equal bits. A hit is the
 //! longest such path, so it is always rounded down to a reuse point and never up. Token ids are compared in full on
 //! the way down; there is no hash to collide and no entry that can outlive its slots.
+//!
+//! Rows that an eviction plan drops are part of the way, too: an edge holds the rows that were dropped right before its
+//! piece ran, and they are compared like the tokens. So KV behind an eviction is found by prompts with the same
+//! evictions alone. The dropped rows themselves leave the nodes that held them; a path with such holes answers only
+//! where the prompt's own plan has dropped every one of them by then.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
+use std::collections::BinaryHeap;
 
 use crate::digest;
 use crate::error::EngineError;
 use crate::kv::Slot;
+use crate::kv::eviction::{EvictionPlan, Rows};
 use crate::kv::pool::SlotPool;
 use crate::schedule::{Rules, Schedule, schedule};
 
@@ -56,18 +61,27 @@ impl Identity {
     }
 }
 
-/// A prompt as the cache sees it: an identity, tokens, and the schedule that the identity's rules give them.
+/// A prompt as the cache sees it: an identity, tokens, the schedule that the identity's rules give them, and the rows that
+/// are dropped on the way.
 #[derive(Clone, Debug)]
 pub struct Prompt<'a> {
     identity: Identity,
     tokens: &'a [u32],
     schedule: Schedule,
+    evictions: EvictionPlan,
 }
 
 impl<'a> Prompt<'a> {
     /// Schedules `tokens` under the rules of `identity`.
     pub fn new(identity: &Identity, tokens: &'a [u32]) -> Self {
-        Self { identity: *identity, tokens, schedule: schedule(tokens, &identity.rules) }
+        Self::evicting(identity, tokens, &EvictionPlan::default())
+    }
+
+    /// The same with rows dropped on the way, each before the first piece at or behind the place that `plan` says.
+    pub fn evicting(identity: &Identity, tokens: &'a [u32], plan: &EvictionPlan) -> Self {
+        let schedule = schedule(tokens, &identity.rules);
+        let evictions = plan.settled(&schedule);
+        Self { identity: *identity, tokens, schedule, evictions }
     }
 
     /// The prompt's token ids.
@@ -80,22 +94,40 @@ impl<'a> Prompt<'a> {
         &self.schedule
     }
 
-    /// Tokens of each piece that ends at a reuse point no later than `limit`, with the piece's start.
-    fn reusable_pieces(&self, limit: usize) -> impl Iterator<Item = (usize, &'a [u32])> + '_ {
+    /// What is dropped, each before the piece that the schedule has there.
+    pub const fn evictions(&self) -> &EvictionPlan {
+        &self.evictions
+    }
+
+    /// The edge of each piece that ends at a reuse point no later than `limit`, with the piece's start.
+    fn edges(&self, limit: usize) -> impl Iterator<Item = (usize, Edge<'_>)> {
         let pieces =
             self.schedule.pieces.iter().take_while(move |piece| piece.reusable && piece.end <= limit);
-        pieces.map(|piece| (piece.start, &self.tokens[piece.start..piece.end]))
+        pieces.map(|piece| {
+            let tokens = &self.tokens[piece.start..piece.end];
+            (piece.start, Edge { dropped: self.evictions.dropped_at(piece.start), tokens })
+        })
     }
+}
+
+/// What leads from one node to the next: everything that decides the bits of the piece between them, given the way so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge<'a> {
+    /// Rows dropped right before the piece runs.
+    dropped: &'a [Rows],
+    /// The piece.
+    tokens: &'a [u32],
 }
 
 /// What a lookup found: the KV of the first `n_tokens` tokens lies in `slots`, and stays there until `lease` is
 /// released.
 #[derive(Debug)]
 pub struct Hit {
-    /// Prompt tokens whose KV is there: 0 or a reuse point, and never the whole prompt.
+    /// Prompt tokens that need not run: 0 or a reuse point, and never the whole prompt.
     pub n_tokens: usize,
-    /// Their slots, in the order of the prompt. The index holds them; the caller must not release them.
-    pub slots: Vec<Slot>,
+    /// Slot of each of them, `None` where the row is dropped by the end of the hit. The index holds them; the caller must
+    /// not release them.
+    pub slots: Vec<Option<Slot>>,
     /// Keeps them from eviction; give it back with [`PrefixCache::release`].
     pub lease: Lease,
 }
@@ -116,18 +148,26 @@ pub trait PrefixCache {
     fn lookup(&mut self, prompt: &Prompt<'_>) -> Hit;
 
     /// Makes the prompt's KV reusable up to the last reuse point whose KV is written. `slots` are the slots of the
-    /// tokens written so far, from the first; a call that was stopped passes fewer than the prompt has tokens. Call it
-    /// after the write, never before. Prefixes that are there already stay in their own slots. The cache takes a
-    /// reference to each slot it keeps. Returns the number of tokens that became reusable.
+    /// tokens written so far, from the first, `None` for rows that a hit no longer had; a call that was stopped passes
+    /// fewer than the prompt has tokens. Call it after the write, never before. Prefixes that are there already stay in
+    /// their own slots. The cache takes a reference to each slot it keeps. Returns the number of tokens that became
+    /// reusable.
     ///
     /// # Errors
     /// [`EngineError::KvBookkeeping`] if there are more slots than tokens, or a slot that nobody holds.
     fn publish(
         &mut self,
         prompt: &Prompt<'_>,
-        slots: &[Slot],
+        slots: &[Option<Slot>],
         pool: &mut SlotPool,
     ) -> Result<usize, EngineError>;
+
+    /// Lets go of the rows that are dropped by the end of a hit, where no other lease holds the prefix that they belong
+    /// to. Returns the number of slots that became free.
+    ///
+    /// # Errors
+    /// As [`PrefixCache::evict`].
+    fn forget(&mut self, hit: &Hit, pool: &mut SlotPool) -> Result<usize, EngineError>;
 
     /// Lets a looked-up prefix be evicted again.
     ///
@@ -154,15 +194,19 @@ pub trait PrefixCache {
 /// Index into [`RadixIndex::nodes`].
 type NodeId = usize;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Node {
     /// `None` for the root of an identity.
     parent: Option<NodeId>,
+    /// Rows dropped between the parent's end and the piece.
+    dropped: Vec<Rows>,
     /// The piece between the parent's end and this node's; empty for a root.
-    tokens: Arc<[u32]>,
-    slots: Vec<Slot>,
-    children: BTreeMap<Arc<[u32]>, NodeId>,
-    /// Leases whose hit ends here. What lies above is kept by having children.
+    tokens: Vec<u32>,
+    /// Slot of each token of the piece; `None` once its row was dropped.
+    slots: Vec<Option<Slot>>,
+    /// Ascending by their edges.
+    children: Vec<NodeId>,
+    /// Leases whose hit ends here or below.
     pins: u32,
     /// Clock of the last lookup or publication that passed here.
     last_used: u64,
@@ -171,6 +215,11 @@ struct Node {
 impl Node {
     fn evictable(&self) -> bool {
         self.parent.is_some() && self.children.is_empty() && self.pins == 0
+    }
+
+    /// What leads here from the parent.
+    fn edge(&self) -> Edge<'_> {
+        Edge { dropped: &self.dropped, tokens: &self.tokens }
     }
 }
 
@@ -201,14 +250,7 @@ impl RadixIndex {
         if let Some((_, root)) = self.roots.iter().find(|(known, _)| known == identity) {
             return *root;
         }
-        let root = self.insert(Node {
-            parent: None,
-            tokens: Arc::from([]),
-            slots: Vec::new(),
-            children: BTreeMap::new(),
-            pins: 0,
-            last_used: self.clock,
-        });
+        let root = self.insert(Node::default());
         self.roots.push((*identity, root));
         root
     }
@@ -226,19 +268,22 @@ impl RadixIndex {
         self.nodes[id].last_used = self.clock;
     }
 
+    /// Place of the child behind `edge` among the children of `at`, or the place where it would stand.
+    fn child(&self, at: NodeId, edge: Edge<'_>) -> Result<usize, usize> {
+        self.nodes[at].children.binary_search_by(|&child| self.nodes[child].edge().cmp(&edge))
+    }
+
     /// Takes an evictable node out of the tree and returns its parent.
     fn remove(&mut self, id: NodeId, pool: &mut SlotPool) -> Result<Option<NodeId>, EngineError> {
-        let node = &mut self.nodes[id];
-        let slots = std::mem::take(&mut node.slots);
-        let tokens = std::mem::replace(&mut node.tokens, Arc::from([]));
-        let parent = node.parent.take();
+        let node = std::mem::take(&mut self.nodes[id]);
+        let slots: Vec<Slot> = node.slots.into_iter().flatten().collect();
         self.held_slots -= slots.len();
         self.vacant.push(id);
-        if let Some(parent) = parent {
-            self.nodes[parent].children.remove(&tokens);
+        if let Some(parent) = node.parent {
+            self.nodes[parent].children.retain(|&child| child != id);
         }
         pool.release(&slots)?;
-        Ok(parent)
+        Ok(node.parent)
     }
 }
 
@@ -247,22 +292,36 @@ impl PrefixCache for RadixIndex {
         self.clock += 1;
         let mut at = self.root(&prompt.identity);
         let mut slots = Vec::new();
+        let mut found = Lease { node: at };
+        let mut n_tokens = 0;
+        // Where the prompt has dropped every row that the way so far no longer has.
+        let mut whole_from = 0;
         self.touch(at);
         // The last token is always computed: its logits are what the call is for.
-        for (_, tokens) in prompt.reusable_pieces(prompt.tokens.len().saturating_sub(1)) {
-            let Some(&child) = self.nodes[at].children.get(tokens) else { break };
-            at = child;
+        for (start, edge) in prompt.edges(prompt.tokens.len().saturating_sub(1)) {
+            let Ok(child) = self.child(at, edge) else { break };
+            at = self.nodes[at].children[child];
             self.touch(at);
-            slots.extend_from_slice(&self.nodes[at].slots);
+            let own = &self.nodes[at].slots;
+            for (position, _) in (start..).zip(own).filter(|(_, slot)| slot.is_none()) {
+                whole_from = whole_from.max(prompt.evictions.dropped_from(position).unwrap_or(usize::MAX));
+            }
+            slots.extend_from_slice(own);
+            if whole_from <= slots.len() {
+                found.node = at;
+                n_tokens = slots.len();
+            }
         }
-        self.nodes[at].pins += 1;
-        Hit { n_tokens: slots.len(), slots, lease: Lease { node: at } }
+        slots.truncate(n_tokens);
+        prompt.evictions.gone(n_tokens).for_each(|rows| slots[rows.positions()].fill(None));
+        self.pin(&found, |pins| *pins += 1);
+        Hit { n_tokens, slots, lease: found }
     }
 
     fn publish(
         &mut self,
         prompt: &Prompt<'_>,
-        slots: &[Slot],
+        slots: &[Option<Slot>],
         pool: &mut SlotPool,
     ) -> Result<usize, EngineError> {
         if slots.len() > prompt.tokens.len() {
@@ -273,24 +332,23 @@ impl PrefixCache for RadixIndex {
         let mut at = self.root(&prompt.identity);
         let mut published = 0;
         self.touch(at);
-        for (start, tokens) in prompt.reusable_pieces(slots.len()) {
-            at = match self.nodes[at].children.get(tokens) {
-                Some(&child) => child,
-                None => {
-                    let own = slots[start..start + tokens.len()].to_vec();
-                    pool.retain(&own)?;
-                    self.held_slots += own.len();
+        for (start, edge) in prompt.edges(slots.len()) {
+            at = match self.child(at, edge) {
+                Ok(child) => self.nodes[at].children[child],
+                Err(place) => {
+                    let own = slots[start..start + edge.tokens.len()].to_vec();
+                    let held: Vec<Slot> = own.iter().copied().flatten().collect();
+                    pool.retain(&held)?;
+                    self.held_slots += held.len();
                     published += own.len();
-                    let tokens: Arc<[u32]> = Arc::from(tokens);
                     let child = self.insert(Node {
                         parent: Some(at),
-                        tokens: Arc::clone(&tokens),
+                        dropped: edge.dropped.to_vec(),
+                        tokens: edge.tokens.to_vec(),
                         slots: own,
-                        children: BTreeMap::new(),
-                        pins: 0,
-                        last_used: self.clock,
+                        ..Node::default()
                     });
-                    self.nodes[at].children.insert(tokens, child);
+                    self.nodes[at].children.insert(place, child);
                     child
                 }
             };
@@ -299,8 +357,26 @@ impl PrefixCache for RadixIndex {
         Ok(published)
     }
 
+    fn forget(&mut self, hit: &Hit, pool: &mut SlotPool) -> Result<usize, EngineError> {
+        let mut dropped = Vec::new();
+        let (mut at, mut end) = (hit.lease.node, hit.n_tokens);
+        while let Some(parent) = self.nodes[at].parent {
+            let node = &mut self.nodes[at];
+            let start = end - node.tokens.len();
+            if node.pins == 1 {
+                let rows = node.slots.iter_mut().zip(&hit.slots[start..end]);
+                dropped.extend(rows.filter_map(|(own, kept)| if kept.is_none() { own.take() } else { None }));
+            }
+            (at, end) = (parent, start);
+        }
+        let before = pool.free_slots();
+        self.held_slots -= dropped.len();
+        pool.release(&dropped)?;
+        Ok(pool.free_slots() - before)
+    }
+
     fn release(&mut self, lease: Lease) {
-        self.nodes[lease.node].pins -= 1;
+        self.pin(&lease, |pins| *pins -= 1);
     }
 
     fn evict(&mut self, n_free: usize, pool: &mut SlotPool) -> Result<usize, EngineError> {
@@ -324,9 +400,18 @@ impl PrefixCache for RadixIndex {
 }
 
 impl RadixIndex {
-    /// Walks the whole tree: every live node hangs from a live parent under its own tokens and is no younger than it;
-    /// every slot is held by the pool and stands in the tree once; the counts agree with `pool`, where free slots,
-    /// slots of the index and slots that running calls alone hold make up all slots.
+    /// Changes the pins of every node from the root to the end of a lease.
+    fn pin(&mut self, lease: &Lease, change: impl Fn(&mut u32)) {
+        let mut at = Some(lease.node);
+        while let Some(id) = at {
+            change(&mut self.nodes[id].pins);
+            at = self.nodes[id].parent;
+        }
+    }
+
+    /// Walks the whole tree: every live node hangs from a live parent under its own edge, is no younger than it and has
+    /// no pin that the parent lacks; every slot is held by the pool and stands in the tree once; the counts agree with
+    /// `pool`, where free slots, slots of the index and slots that running calls alone hold make up all slots.
     ///
     /// # Errors
     /// [`EngineError::KvBookkeeping`] naming the first node or count that is wrong.
@@ -338,13 +423,13 @@ impl RadixIndex {
         while let Some(id) = pending.pop() {
             live += 1;
             self.check_node(id)?;
-            for &slot in &self.nodes[id].slots {
+            for &slot in self.nodes[id].slots.iter().flatten() {
                 match in_tree.get_mut(slot.0 as usize) {
                     Some(seen) if !*seen && pool.references(slot) > 0 => *seen = true,
                     _ => return broken(format!("slot {} of node {id} is free or stands twice", slot.0)),
                 }
             }
-            pending.extend(self.nodes[id].children.values());
+            pending.extend(&self.nodes[id].children);
         }
         let held = in_tree.iter().filter(|&&seen| seen).count();
         if live + self.vacant.len() != self.nodes.len() {
@@ -366,13 +451,19 @@ impl RadixIndex {
         if node.slots.len() != node.tokens.len() || node.parent.is_some() == node.tokens.is_empty() {
             return broken(format!("node {id}: {} slots, {} tokens", node.slots.len(), node.tokens.len()));
         }
-        for (tokens, &child) in &node.children {
-            let linked =
-                self.nodes.get(child).filter(|child| child.parent == Some(id) && child.tokens == *tokens);
+        let mut pins = 0;
+        for (place, &child) in node.children.iter().enumerate() {
+            let linked = self
+                .nodes
+                .get(child)
+                .filter(|found| found.parent == Some(id) && self.child(id, found.edge()) == Ok(place));
             match linked {
-                Some(child) if child.last_used <= node.last_used => {}
+                Some(found) if found.last_used <= node.last_used => pins += found.pins,
                 _ => return broken(format!("node {child} under node {id}: wrong link or older parent")),
             }
+        }
+        if pins > node.pins {
+            return broken(format!("node {id}: {} pins, {pins} below it", node.pins));
         }
         Ok(())
     }

@@ -79,7 +79,8 @@ impl Models {
             settings: compressor.settings(),
         };
         let scored = scorer.score(&plan.unseen, &mut StageClock::start()).unwrap();
-        let sent = compressor.apply(messages, plan, scored.outcomes).unwrap();
+        let decided = compressor.decide(plan, scored.outcomes).unwrap();
+        let sent = compressor.apply(messages, &decided).unwrap();
         assert!(sent.tokens_kept <= sent.tokens_raw);
         (sent.messages.into_iter().map(std::borrow::Cow::into_owned).collect(), hits)
     }
@@ -288,7 +289,8 @@ fn a_text_within_its_least_budget_is_not_read_and_controls_read_nothing() {
             settings: compressor.settings(),
         };
         let scored = scorer.score(&plan.unseen, &mut StageClock::start()).unwrap();
-        let sent = compressor.apply(&messages, plan, scored.outcomes).unwrap();
+        let decided = compressor.decide(plan, scored.outcomes).unwrap();
+        let sent = compressor.apply(&messages, &decided).unwrap();
         (scored.tokens, sent.n_compressed, sent.tokens_kept)
     };
     let with_least = |keep_floor_tokens| {

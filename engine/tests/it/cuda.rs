@@ -7,6 +7,7 @@ use engine::device::{Cuda, CudaOptions, Device, DeviceChoice, detect};
 use engine::engine::Engine;
 use engine::error::EngineError;
 use engine::kv::cache::KvCache;
+use engine::kv::eviction::EvictionPlan;
 use engine::model::qwen3::Pass;
 use engine::model_source::ModelSource;
 use engine::request::{
@@ -123,6 +124,17 @@ fn every_compressing_arm_runs_on_a_card() {
         assert!(frozen[2].tokens_removed > 0 && frozen[2].device_bytes_peak > Some(0));
         let rescored = replay(&mut engine, arm(CachePolicy::On, Some(CompressionPolicy::Rescore)));
         assert_eq!(rescored[2].messages_compressed, 2);
+        let evict = CompressionPolicy::Evict { keep_verbatim_newest: 1 };
+        let whole = replay(&mut engine, arm(CachePolicy::On, None));
+        let evicting = replay(&mut engine, arm(CachePolicy::On, Some(evict)));
+        assert_eq!(logits(&evicting[..2]), logits(&whole[..2]), "nothing has aged yet");
+        assert_ne!(logits(&evicting[2..]), logits(&whole[2..]));
+        assert!(evicting[2].exact == Some(true) && evicting[2].tokens_removed > 0, "{:?}", evicting[2]);
+        assert!(evicting[2].kv_bytes < whole[2].kv_bytes);
+        let cold = replay(&mut engine, arm(CachePolicy::Off, Some(evict)));
+        assert_eq!(logits(&cold), logits(&evicting));
+        let ids = |responses: &[Response]| responses.iter().map(|r| r.output_ids.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&cold), ids(&evicting), "decode finds its rows behind the gap");
         // A parked model's memory is given back, and what was recorded with it is recorded anew.
         let mut parked = arm(CachePolicy::On, Some(CompressionPolicy::Freeze));
         parked.residency = Residency::Parked;
@@ -146,7 +158,8 @@ fn decode_agrees_with_prefill() {
         let mut cache =
             KvCache::new(&device, model.config, target.kv_dtype(&device), ROOMY, CachePolicy::Off).unwrap();
         let sequence = cache.open(None, 80).unwrap();
-        let mut pass = Pass::new(&model, cache.memory(), sequence.slots()).unwrap();
+        let mut pass = Pass::new(&model, cache.memory());
+        pass.take_up(&sequence.slots_from(0, &EvictionPlan::default()), 0).unwrap();
         let mut sampler = Sampler::new(Sampling::Greedy).unwrap();
         pass.run(&ids, 0).unwrap();
         let mut all = ids.clone();

@@ -33,7 +33,7 @@ impl Cache {
         let hit = self.index.lookup(&prompt);
         self.index.evict(tokens.len() - hit.n_tokens, &mut self.pool).unwrap();
         let own = self.pool.alloc(tokens.len() - hit.n_tokens).unwrap();
-        let mut slots = [hit.slots, own.clone()].concat();
+        let mut slots = [hit.slots, held(&own)].concat();
         slots.truncate(written);
         self.index.publish(&prompt, &slots, &mut self.pool).unwrap();
         self.pool.release(&own).unwrap();
@@ -50,6 +50,11 @@ impl Cache {
         self.index.release(hit.lease);
         hit.n_tokens
     }
+}
+
+/// Slots as a sequence that dropped nothing lists them.
+fn held(slots: &[Slot]) -> Vec<Option<Slot>> {
+    slots.iter().copied().map(Some).collect()
 }
 
 /// Messages of these lengths; `voice` makes their content unlike that of other voices.
@@ -263,7 +268,7 @@ fn a_pinned_prefix_outlives_eviction_until_its_last_lease_ends() {
     assert_eq!(cache.index.clear(&mut cache.pool).unwrap(), 100);
     cache.index.release(first.lease);
     assert_eq!(cache.index.clear(&mut cache.pool).unwrap(), 0);
-    assert!(first.slots.iter().all(|&slot| cache.pool.references(slot) == 1));
+    assert!(first.slots.iter().all(|slot| cache.pool.references(slot.unwrap()) == 1));
     cache.index.release(second.lease);
     assert_eq!(cache.index.clear(&mut cache.pool).unwrap(), 200);
     cache.index.check_invariants(&cache.pool).unwrap();
@@ -276,14 +281,16 @@ fn of_two_calls_that_wrote_the_same_prefix_the_first_stays() {
     let prompt = Prompt::new(&cache.identity, &tokens);
     let leases = [cache.index.lookup(&prompt).lease, cache.index.lookup(&prompt).lease];
     let slots = [cache.pool.alloc(201).unwrap(), cache.pool.alloc(201).unwrap()];
-    let published: Vec<usize> =
-        slots.iter().map(|slots| cache.index.publish(&prompt, slots, &mut cache.pool).unwrap()).collect();
+    let published: Vec<usize> = slots
+        .iter()
+        .map(|slots| cache.index.publish(&prompt, &held(slots), &mut cache.pool).unwrap())
+        .collect();
     assert_eq!(published, [200, 0]);
     slots.iter().for_each(|slots| cache.pool.release(slots).unwrap());
     leases.into_iter().for_each(|lease| cache.index.release(lease));
     assert_eq!(cache.pool.used_slots(), 200);
     let hit = cache.index.lookup(&prompt);
-    assert_eq!(hit.slots, slots[0][..200]);
+    assert_eq!(hit.slots, held(&slots[0][..200]));
     cache.index.release(hit.lease);
     cache.index.check_invariants(&cache.pool).unwrap();
 }
@@ -294,10 +301,10 @@ fn publishing_what_cannot_be_is_refused() {
     let tokens = messages(1, &[100, 1]);
     let prompt = Prompt::new(&cache.identity, &tokens);
     let slots = cache.pool.alloc(102).unwrap();
-    let error = cache.index.publish(&prompt, &slots, &mut cache.pool).unwrap_err().to_string();
+    let error = cache.index.publish(&prompt, &held(&slots), &mut cache.pool).unwrap_err().to_string();
     assert!(error.contains("102 slots for a prompt of 101 tokens"), "{error}");
     cache.pool.release(&slots).unwrap();
-    assert!(cache.index.publish(&prompt, &slots[..101], &mut cache.pool).is_err());
+    assert!(cache.index.publish(&prompt, &held(&slots[..101]), &mut cache.pool).is_err());
     assert_eq!(cache.index.held_slots(), 0);
     cache.index.check_invariants(&cache.pool).unwrap();
 }
@@ -315,7 +322,8 @@ fn broken_books_are_found() {
     let slots = cache.pool.alloc(101).unwrap();
     for voice in [1, 2] {
         let tokens = messages(voice, &[100, 1]);
-        cache.index.publish(&Prompt::new(&cache.identity, &tokens), &slots, &mut cache.pool).unwrap();
+        let prompt = Prompt::new(&cache.identity, &tokens);
+        cache.index.publish(&prompt, &held(&slots), &mut cache.pool).unwrap();
     }
     assert!(broken(&cache).contains("stands twice"), "one slot for two prompts");
 }

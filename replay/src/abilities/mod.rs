@@ -212,7 +212,7 @@ fn answer(
         tools: &ToolSchemas::new(&[]),
         calls_recorded: Some(recorded.tool_calls.len()),
     });
-    let needles = agreement::needles(recorded, messages, &facts.sent);
+    let needles = agreement::needles(recorded, messages, facts.seen());
     Ok(Answer {
         arm: arm.name.clone(),
         valid: verdict.is_valid(),

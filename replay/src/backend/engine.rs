@@ -182,7 +182,7 @@ impl Backend for EngineBackend {
             },
         })?;
         let fidelity = match input.action {
-            Some(action) => self.fidelity(input, &response.sent, action)?,
+            Some(action) => self.fidelity(input, &response, action)?,
             None => None,
         };
         Ok(CallFacts { fidelity, ..facts(response) })
@@ -195,15 +195,21 @@ impl Backend for EngineBackend {
 }
 
 impl EngineBackend {
-    /// The sent prompt against the original one, over the recorded turn.
+    /// The sent prompt, with the rows that it dropped, against the original one, over the recorded turn.
     fn fidelity(
         &mut self,
         input: &CallInput<'_>,
-        sent: &[Message],
+        response: &Response,
         action: &Message,
     ) -> Result<Option<ActionFidelity>, BackendError> {
-        let sent: Vec<&Message> = sent.iter().collect();
-        let comparison = Comparison { original: input.messages, sent: &sent, tools: input.tools, action };
+        let sent: Vec<&Message> = response.sent.iter().collect();
+        let comparison = Comparison {
+            original: input.messages,
+            sent: &sent,
+            tools: input.tools,
+            action,
+            evictions: &response.evictions,
+        };
         let measured = fidelity::measure(&self.engine, &mut self.originals, &comparison)?;
         Ok(measured
             .map(|fidelity::ActionFidelity { kl, argmax_agreement }| ActionFidelity { kl, argmax_agreement }))
@@ -292,14 +298,14 @@ fn arm_settings(arm: &Arm) -> ArmSettings {
 }
 
 fn compression(settings: &CompressionSettings) -> EngineCompression {
+    let keep_verbatim_newest = settings.keep_verbatim_newest.unwrap_or_default() as usize;
     EngineCompression {
         policy: match settings.policy {
             Policy::Freeze => CompressionPolicy::Freeze,
             Policy::Rescore => CompressionPolicy::Rescore,
             Policy::LatencyOnly => CompressionPolicy::LatencyOnly,
-            Policy::Rolling => CompressionPolicy::Rolling {
-                keep_verbatim_newest: settings.keep_verbatim_newest.unwrap_or_default() as usize,
-            },
+            Policy::Rolling => CompressionPolicy::Rolling { keep_verbatim_newest },
+            Policy::Evict => CompressionPolicy::Evict { keep_verbatim_newest },
         },
         keep_permille: settings.keep_permille,
         score_by: match settings.score_by {
@@ -395,6 +401,7 @@ fn facts(response: Response) -> CallFacts {
         exact: response.exact,
         fidelity: None,
         sent: response.sent,
+        visible: response.visible,
     }
 }
 

@@ -215,6 +215,7 @@ impl MockBackend {
             fidelity: None,
             exact: (input.verify == Verify::Bitwise && arm.cache == Cache::On).then_some(true),
             sent: compressed.messages,
+            visible: None,
         }
     }
 
@@ -224,9 +225,10 @@ impl MockBackend {
         let has_tool = input.messages.iter().any(|message| message.role == Role::Tool);
         let last_user = input.messages.iter().rposition(|message| message.role == Role::User);
         let newest = settings.and_then(|settings| settings.keep_verbatim_newest).unwrap_or(0);
-        let young_from = aged_before(input.messages, newest as usize);
-        let is_passing = settings.is_some_and(|settings| settings.policy == Policy::LatencyOnly);
-        let old_before = if is_passing { new_from(input.messages) } else { 0 };
+        let policy = settings.map(|settings| settings.policy);
+        let young_from =
+            if policy == Some(Policy::Evict) { 0 } else { aged_before(input.messages, newest as usize) };
+        let old_before = if policy == Some(Policy::LatencyOnly) { new_from(input.messages) } else { 0 };
         for (i, message) in input.messages.iter().enumerate() {
             let falls_back = !has_tool && Some(i) == last_user;
             match settings {

@@ -179,7 +179,7 @@ pub enum CacheState {
 pub struct CallFacts {
     /// Tokens of the prompt before compression.
     pub tokens_raw: u64,
-    /// Tokens that compression took away.
+    /// Tokens that compression took away, or whose rows were dropped before the call.
     pub tokens_removed: i64,
     /// Prompt tokens whose KV was reused.
     pub tokens_prefix_hit: u64,
@@ -231,6 +231,16 @@ pub struct CallFacts {
     pub fidelity: Option<ActionFidelity>,
     /// The messages as sent, after compression.
     pub sent: Vec<Message>,
+    /// The messages as far as the answer could see them, where rows of their KV were dropped; `None` where it saw all that
+    /// was sent.
+    pub visible: Option<Vec<Message>>,
+}
+
+impl CallFacts {
+    /// The messages as far as the answer could see them.
+    pub fn seen(&self) -> &[Message] {
+        self.visible.as_ref().unwrap_or(&self.sent)
+    }
 }
 
 /// How a prompt stands to the one before it in the same arm.

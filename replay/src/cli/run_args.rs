@@ -49,8 +49,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What runs")]
     pub arms: Vec<String>,
     /// Arms of your own: a TOML file of [[arm]] tables with the keys name, compression (none, rescore, freeze, rolling,
-    /// latency-only), cache (on, off), keep_verbatim_newest, keep_ratio, score_by (own-tail, birth, random, head-tail),
-    /// score_layers (all, mid), score_rope (rope, nope), selection (compat, lines, structural), keep_floor,
+    /// latency-only, evict), cache (on, off), keep_verbatim_newest, keep_ratio, score_by (own-tail, birth, random,
+    /// head-tail), score_layers (all, mid), score_rope (rope, nope), selection (compat, lines, structural), keep_floor,
     /// verbatim_tools, compress_threshold, with_tools (bypass, compress), user_fallback, residency and stands_for; what a
     /// table leaves out takes the run's value
     #[arg(long, value_name = "FILE", help_heading = "What runs")]
@@ -93,7 +93,7 @@ pub struct RunArgs {
     /// Share of each compressed message to keep, of its 32-token chunks or, where lines are selected, of its tokens
     #[arg(long, value_name = "RATIO", default_value = "0.05", value_parser = keep_ratio, help_heading = "Compression")]
     pub keep_ratio: KeepRatio,
-    /// Newest tool messages that stand as they came, in arms that compress by age
+    /// Newest tool messages that stand as they came, in arms that compress or evict by age
     #[arg(long, value_name = "N", default_value_t = settings::KEEP_VERBATIM_NEWEST, help_heading = "Compression")]
     pub keep_verbatim_newest: u32,
     /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]

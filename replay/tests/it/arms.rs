@@ -4,7 +4,8 @@ use std::fs;
 
 use replay::arm::{self, Arm, Cache};
 use replay::compression::{
-    CompressionSettings, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback, WithTools,
+    CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback,
+    WithTools,
 };
 use replay::plan::has_state;
 use replay::settings::Settings;
@@ -46,6 +47,7 @@ fn the_table_is_compression_by_cache() {
         (Some(Policy::Freeze), Cache::On, true),
         (Some(Policy::Rolling), Cache::On, true),
         (Some(Policy::LatencyOnly), Cache::On, true),
+        (Some(Policy::Evict), Cache::On, true),
     ];
     assert_eq!(rows, expected);
 }
@@ -140,6 +142,19 @@ fn rolling_and_latency_only_are_the_stack_but_for_the_age() {
 }
 
 #[test]
+fn evict_is_the_stack_but_for_where_and_when_it_drops() {
+    let run = Settings { user_fallback: FallbackChoice::On, ..fixture::settings() };
+    let names = ["cache+compression", "evict"].map(str::to_owned);
+    let arms = arm::choose(&names, &[], &run.arm_defaults()).unwrap();
+    let of = |arm: &Arm| arm.compression.clone().unwrap();
+    let (policy, keep_verbatim_newest) = (Policy::Evict, Some(1));
+    // User messages do not age, so nothing can stand in for a tool message.
+    let user_fallback = UserFallback::Off;
+    let expected = CompressionSettings { policy, keep_verbatim_newest, user_fallback, ..of(&arms[0]) };
+    assert_eq!((of(&arms[1]), of(&arms[0]).user_fallback), (expected, UserFallback::On));
+}
+
+#[test]
 fn an_arm_recorded_before_the_knobs_was_scored_as_published() {
     let arm = &choose(&["warm"]).unwrap()[0];
     let mut json = serde_json::to_value(arm).unwrap();
@@ -164,7 +179,7 @@ fn names_are_checked() {
     assert_eq!(
         error,
         "arm `cach-only`: unknown; known arms are cold, warm, cache-only, cache+compression, cache+rescore, freeze-only, \
-         random, head-tail, rolling, latency-only"
+         random, head-tail, rolling, latency-only, evict"
     );
     assert!(choose(&["cold", "cold"]).unwrap_err().contains("given twice"));
     assert!(choose(&[]).unwrap_err().contains("got 0"));
@@ -230,7 +245,7 @@ fn bad_arm_files_say_what_is_wrong() {
         ),
         (
             "[[arm]]\nname = \"x\"\ncompression = \"freeze\"\nkeep_verbatim_newest = 3\n",
-            "keep_verbatim_newest is set but compression is not \"rolling\"",
+            "keep_verbatim_newest is set but compression is not \"rolling\" or \"evict\"",
         ),
         (
             "[[arm]]\nname = \"x\"\ncompression = \"latency-only\"\n",

@@ -9,8 +9,7 @@ use transcripts::canonical;
 use crate::cli::{folder, run, stderr};
 use crate::fixture::{records, session};
 
-const EVERY_ARM: &str =
-    "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only,random,head-tail,rolling,latency-only";
+const EVERY_ARM: &str = "cold,warm,cache-only,cache+compression,cache+rescore,freeze-only,random,head-tail,rolling,latency-only,evict";
 
 fn recorded(folder: &Path, args: &[&str]) -> Vec<CallRecord> {
     let output = run(folder, &[args, &["-o", "r"]].concat());
@@ -58,6 +57,32 @@ fn results_do_not_depend_on_threads_residency_or_cache_budget() {
         assert_eq!(facts(&other), facts(&plain), "{more:?}");
         assert!(other.iter().all(|record| record.exact != Some(false)), "{more:?}");
     }
+}
+
+#[test]
+fn evict_is_exact_on_every_call_over_less_kv_than_the_cache_alone() {
+    let dir = folder();
+    canonical::write(&session("t", 6), &dir.path().join("t.session.json")).unwrap();
+    let args = ["t.session.json", "--arms", "cache-only,evict", "--keep-ratio", "0.25"];
+    let records = recorded(dir.path(), &[&args[..], &["--verify", "--fidelity"]].concat());
+    let of_session = records.iter().filter(|record| record.session_id == "t");
+    let (whole, evicting): (Vec<_>, Vec<_>) = of_session.partition(|record| record.arm == "cache-only");
+    assert_eq!((whole.len(), evicting.len()), (6, 6));
+    for (whole, evicting) in whole.iter().zip(&evicting) {
+        let call = evicting.call_index;
+        assert_eq!((evicting.exact, &evicting.prefix_break), (Some(true), &None), "call {call}");
+        assert_eq!(
+            evicting.tokens_prefilled, whole.tokens_prefilled,
+            "nothing is computed again: call {call}"
+        );
+        let has_lost = evicting.tokens_removed > Some(0);
+        assert_eq!(evicting.kv_bytes < whole.kv_bytes, has_lost, "call {call}");
+        // The rows that are gone are missed, and the ones that are not yet gone are not.
+        assert_eq!(evicting.fidelity.kl_action_mean > Some(0.0), has_lost, "call {call}");
+        assert_eq!(evicting.first_logits_digest != whole.first_logits_digest, has_lost, "call {call}");
+    }
+    assert!(evicting[..2].iter().all(|record| record.tokens_removed == Some(0)), "none has aged");
+    assert!(evicting[5].tokens_removed > Some(0) && evicting[5].messages_compressed > Some(0));
 }
 
 #[test]

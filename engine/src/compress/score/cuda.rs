@@ -56,6 +56,7 @@ fn on_card(drafter: &Qwen3<'_>, tokens: &[u32], place: ScorePlace) -> Result<Vec
         for (index, piece) in pieces.iter().enumerate() {
             let place = Place {
                 n: piece.len(),
+                position: starts.slice(index..index + 1),
                 start: starts.slice(index..index + 1),
                 slots: slots.view(),
                 angles: angles.view(),

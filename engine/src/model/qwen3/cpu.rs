@@ -53,14 +53,13 @@ impl Tap for NoTap {
     fn after_rope(&mut self, _: &Heads<'_>) {}
 }
 
-/// The rows of a piece on their way through the layers. They stand at positions `start..start + n`; their KV goes to
-/// the last `n` of `slots`.
+/// The rows of a piece on their way through the layers. Their KV goes to the last `n` of `slots`.
 pub struct Rows<'a> {
     /// Hidden state, `(n, hidden)`, updated in place by each layer.
     pub hidden: &'a mut [f32],
-    /// Slots of positions `0..start + n`, in order.
+    /// Slots of what the rows attend to, in order of position, their own last.
     pub slots: &'a [Slot],
-    /// Rotation angles of positions `start..start + n`.
+    /// Rotation angles of the rows' positions.
     pub angles: &'a Angles,
 }
 
@@ -119,12 +118,19 @@ impl Memory {
 pub struct Pass<'a> {
     model: Qwen3<'a>,
     memory: &'a mut Memory,
-    slots: &'a [Slot],
+    slots: Vec<Slot>,
+    n_dropped: usize,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(model: Qwen3<'a>, memory: &'a mut Memory, slots: &'a [Slot]) -> Self {
-        Self { model, memory, slots }
+    pub(super) fn new(model: Qwen3<'a>, memory: &'a mut Memory) -> Self {
+        Self { model, memory, slots: Vec::new(), n_dropped: 0 }
+    }
+
+    /// Takes up the rows of a sequence.
+    pub(super) fn take_up(&mut self, slots: &[Slot], n_dropped: usize) {
+        self.slots = slots.to_vec();
+        self.n_dropped = n_dropped;
     }
 
     /// Runs `tokens` at positions `start..` through every layer.
@@ -132,7 +138,7 @@ impl<'a> Pass<'a> {
         let Memory { layers, scratch, hidden } = &mut *self.memory;
         let angles = self.model.angles(start, tokens.len());
         *hidden = self.model.embed(tokens)?;
-        let slots = &self.slots[..start + tokens.len()];
+        let slots = &self.slots[..start - self.n_dropped + tokens.len()];
         let mut rows = Rows { hidden, slots, angles: &angles };
         for (layer, kv) in self.model.weights.layers.iter().zip(layers) {
             self.model.layer(layer, &mut rows, kv, scratch, &mut NoTap);

@@ -62,7 +62,8 @@ pub struct Qwen3<'a> {
     pub weights: &'a Loaded,
 }
 
-/// A model running over one sequence, whose position `p` lives in slot `slots[p]`.
+/// A model running over one sequence. Position and place are two things: `position` turns heads, and the row of a position
+/// lies in slot `slots[position - n_dropped]`, where `n_dropped` rows before it are no longer there.
 pub enum Pass<'a> {
     /// On the CPU.
     Cpu(cpu::Pass<'a>),
@@ -71,24 +72,36 @@ pub enum Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Begins a pass.
-    ///
-    /// # Errors
-    /// The card failed.
+    /// A pass that has taken up no sequence yet.
     ///
     /// # Panics
     /// If model and memory are on different devices.
-    pub fn new(model: &Qwen3<'a>, memory: &'a mut Memory, slots: &'a [Slot]) -> Result<Self, EngineError> {
+    pub fn new(model: &Qwen3<'a>, memory: &'a mut Memory) -> Self {
         match (model.weights, memory, model.device.cuda()) {
             (Loaded::Cpu(weights), Memory::Cpu(memory), None) => {
                 let model = cpu::Qwen3 { cpu: model.device.cpu(), config: model.config, weights };
-                Ok(Self::Cpu(cpu::Pass::new(model, memory, slots)))
+                Self::Cpu(cpu::Pass::new(model, memory))
             }
             (Loaded::Cuda(weights), Memory::Cuda(memory), Some(cuda)) => {
                 let model = cuda::Qwen3 { cuda, config: model.config, weights };
-                Ok(Self::Cuda(cuda::Pass::new(model, memory, slots)?))
+                Self::Cuda(cuda::Pass::new(model, memory))
             }
             _ => unreachable!("weights and KV are where their device put them"),
+        }
+    }
+
+    /// Takes up a sequence, or goes on with fewer of its rows: those of `slots`, in order of position, with `n_dropped`
+    /// rows gone before the next one that runs.
+    ///
+    /// # Errors
+    /// The card failed.
+    pub fn take_up(&mut self, slots: &[Slot], n_dropped: usize) -> Result<(), EngineError> {
+        match self {
+            Self::Cpu(pass) => {
+                pass.take_up(slots, n_dropped);
+                Ok(())
+            }
+            Self::Cuda(pass) => pass.take_up(slots, n_dropped),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::schedule::Rules;
 pub struct Memory {
     /// One for each layer.
     pub(super) layers: Vec<DeviceKv>,
-    /// Slot of each position of the sequence under way.
+    /// Slots of the sequence under way, in order of position.
     pub(super) slots: DeviceBuffer<i32>,
     /// Rotation of each position, `(n_slots, head_dim)`.
     pub(super) angles: DeviceBuffer<f32>,
@@ -24,6 +24,8 @@ pub struct Memory {
     n_angles: usize,
     /// Position of the first row of a launch.
     pub(super) position: DeviceBuffer<i32>,
+    /// Its place in `slots`.
+    pub(super) start: DeviceBuffer<i32>,
     /// Token of each row of a launch.
     pub(super) tokens: DeviceBuffer<u32>,
     /// Residual stream of the piece that ran last, `(n, hidden)`.
@@ -87,6 +89,7 @@ impl Memory {
             angles: cuda.alloc(n_slots * config.head_dim)?,
             n_angles: 0,
             position: cuda.alloc(1)?,
+            start: cuda.alloc(1)?,
             tokens: cuda.alloc(Rules::PIECE)?,
             hidden: cuda.alloc(Rules::PIECE * config.hidden)?,
             prefill: Rows::new(cuda, config, Rules::PIECE)?,
@@ -99,23 +102,29 @@ impl Memory {
         })
     }
 
-    /// Takes up a sequence: its slots, and the rotation of positions no sequence had before.
-    pub(super) fn begin(&mut self, config: &ModelConfig, slots: &[Slot]) -> Result<(), KernelError> {
+    /// Takes up a sequence of `n_positions`: its slots, and the rotation of positions no sequence had before.
+    pub(super) fn begin(
+        &mut self,
+        config: &ModelConfig,
+        slots: &[Slot],
+        n_positions: usize,
+    ) -> Result<(), KernelError> {
         let ids: Vec<i32> = slots.iter().map(|slot| slot.0 as i32).collect();
         self.slots.write(&ids)?;
-        if slots.len() > self.n_angles {
-            let n_new = slots.len() - self.n_angles;
+        if n_positions > self.n_angles {
+            let n_new = n_positions - self.n_angles;
             let angles = Angles::new(config.head_dim, config.rope_theta, self.n_angles, n_new);
             self.angles.write_at(self.n_angles * config.head_dim, angles.table())?;
-            self.n_angles = slots.len();
+            self.n_angles = n_positions;
         }
         Ok(())
     }
 
-    /// Says which tokens come next and where.
-    pub(super) fn place(&mut self, tokens: &[u32], start: usize) -> Result<(), KernelError> {
+    /// Says which tokens come next, at which position, and at which place in the slots.
+    pub(super) fn place(&mut self, tokens: &[u32], position: usize, start: usize) -> Result<(), KernelError> {
         self.tokens.write(tokens)?;
-        self.position.write(&[start as i32])
+        self.position.write(&[position as i32])?;
+        self.start.write(&[start as i32])
     }
 }
 

@@ -45,8 +45,10 @@ pub struct Place<'a> {
     /// Rows.
     pub n: usize,
     /// Position of the first row, in the card's memory.
+    pub position: View<'a, i32>,
+    /// Its place in `slots`, in the card's memory: before its position where rows were dropped.
     pub start: View<'a, i32>,
-    /// Slot of each position from 0 on.
+    /// Slots of what the rows attend to, in order of position, then their own.
     pub slots: View<'a, i32>,
     /// Rotation of each position from 0 on, as `qk_norm_rope::Angles` lays them out.
     pub angles: View<'a, f32>,
@@ -57,9 +59,9 @@ pub struct Place<'a> {
 /// Which attention runs.
 #[derive(Clone, Copy)]
 pub enum Attention {
-    /// Rows from this position on, the same as on the card.
+    /// Rows from this place in the slots on, the same as on the card.
     Prefill(usize),
-    /// One row, at whatever position the card holds.
+    /// One row, at whatever place the card holds.
     Decode,
 }
 
@@ -126,7 +128,7 @@ impl Qwen3<'_> {
         };
         let rotation = match rotation {
             Rotation::Off => Rotation::Off,
-            Rotation::By(()) => Rotation::By(DeviceAngles { table: place.angles, start: place.start }),
+            Rotation::By(()) => Rotation::By(DeviceAngles { table: place.angles, start: place.position }),
         };
         let q = q.slice_mut(0..place.n * n_heads * head_dim);
         let k = k.slice_mut(0..place.n * n_kv_heads * head_dim);

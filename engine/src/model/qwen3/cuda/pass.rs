@@ -13,6 +13,7 @@ use crate::sample::{Sampler, Sampling};
 pub struct Pass<'a> {
     model: Qwen3<'a>,
     memory: &'a mut Memory,
+    n_dropped: usize,
 }
 
 fn failed(source: KernelError) -> EngineError {
@@ -20,28 +21,40 @@ fn failed(source: KernelError) -> EngineError {
 }
 
 impl<'a> Pass<'a> {
-    /// Brings the slots of the sequence to the card.
-    pub(in crate::model::qwen3) fn new(
-        model: Qwen3<'a>,
-        memory: &'a mut Memory,
-        slots: &[Slot],
-    ) -> Result<Self, EngineError> {
-        memory.begin(model.config, slots).map_err(failed)?;
-        Ok(Self { model, memory })
+    pub(in crate::model::qwen3) fn new(model: Qwen3<'a>, memory: &'a mut Memory) -> Self {
+        Self { model, memory, n_dropped: 0 }
     }
 
-    /// Runs `tokens` at positions `start..` through every layer.
-    pub(in crate::model::qwen3) fn run(&mut self, tokens: &[u32], start: usize) -> Result<(), EngineError> {
+    /// Brings the slots of a sequence to the card.
+    pub(in crate::model::qwen3) fn take_up(
+        &mut self,
+        slots: &[Slot],
+        n_dropped: usize,
+    ) -> Result<(), EngineError> {
+        self.n_dropped = n_dropped;
+        self.memory.begin(self.model.config, slots, slots.len() + n_dropped).map_err(failed)
+    }
+
+    /// Runs `tokens` at positions `position..` through every layer.
+    pub(in crate::model::qwen3) fn run(
+        &mut self,
+        tokens: &[u32],
+        position: usize,
+    ) -> Result<(), EngineError> {
         self.model.check(tokens)?;
-        self.memory.place(tokens, start).and_then(|()| self.launch_piece(tokens.len(), start)).map_err(failed)
+        let start = position - self.n_dropped;
+        let placed = self.memory.place(tokens, position, start);
+        placed.and_then(|()| self.launch_piece(tokens.len(), start)).map_err(failed)
     }
 
     fn launch_piece(&mut self, n: usize, start: usize) -> Result<(), KernelError> {
         let Qwen3 { cuda, config, weights } = self.model;
-        let Memory { layers, slots, angles, position, tokens, hidden, prefill, .. } = &mut *self.memory;
+        let Memory { layers, slots, angles, position, start: first, tokens, hidden, prefill, .. } =
+            &mut *self.memory;
         let place = Place {
             n,
-            start: position.view(),
+            position: position.view(),
+            start: first.view(),
             slots: slots.view(),
             angles: angles.view(),
             attention: Attention::Prefill(start),
@@ -89,7 +102,7 @@ impl<'a> Pass<'a> {
     /// Runs the recorded launches of one token, recording them first where they are not yet, or where memory that they
     /// used is gone: weights that were parked.
     fn run_recorded(&mut self, token: u32, position: usize) -> Result<(), KernelError> {
-        self.memory.place(&[token], position)?;
+        self.memory.place(&[token], position, position - self.n_dropped)?;
         let graph = match self.memory.graph.take().filter(Graph::is_valid) {
             Some(graph) => graph,
             None => self.record()?,
@@ -113,7 +126,8 @@ impl<'a> Pass<'a> {
         let memory = &mut *self.memory;
         let place = Place {
             n: 1,
-            start: memory.position.view(),
+            position: memory.position.view(),
+            start: memory.start.view(),
             slots: memory.slots.view(),
             angles: memory.angles.view(),
             attention: Attention::Decode,
