@@ -11,7 +11,8 @@ use crate::cli::{reprise, stderr};
 use crate::fixture::records;
 
 /// Every arm with a cache.
-const CACHING_ARMS: &str = "cache-only,cache+compression,cache+rescore,random,head-tail,rolling,evict,latency-only";
+const CACHING_ARMS: &str =
+    "cache-only,cache+compression,cache+rescore,random,head-tail,rolling,evict,latency-only";
 
 /// Two generated sessions of four calls.
 fn sessions(folder: &Path) {
