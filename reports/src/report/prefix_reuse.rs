@@ -58,6 +58,8 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
     let mut before: Option<(&CallKey, f64)> = None;
     // What is held of a prompt that was backfilled is the prompt as it came, not as it was answered.
     let backfills = grid.records(arm_idx).any(|record| record.tokens_backfilled.is_some());
+    // Where rows are dropped from the KV the whole prompt is sent: without a cache every token of it would run again.
+    let evicts = spec(manifest, arm).is_some_and(|spec| policy(spec) == Some("evict"));
     for (call_idx, key) in grid.calls().iter().enumerate() {
         let mean = |tokens: fn(&CallRecord) -> Option<u64>| {
             grid.mean(arm_idx, call_idx, |record| tokens(record).map(|n| n as f64))
@@ -65,7 +67,7 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
         let (Some(hit), Some(fresh)) = (mean(|r| r.tokens_prefix_hit), mean(|r| r.tokens_prefilled)) else {
             continue;
         };
-        let prompt = hit + fresh;
+        let prompt = if evicts { mean(|r| r.tokens_raw).unwrap_or(hit + fresh) } else { hit + fresh };
         let lost =
             grid.repeats(arm_idx, call_idx).find_map(|(_, r)| Some(r.prefix_break.as_ref()?.tokens_lost));
         let shared = match before.filter(|(last, _)| last.session_id == key.session_id) {
@@ -109,6 +111,16 @@ fn row(manifest: &RunManifest, grid: &Grid, arm_idx: usize, costs: Option<Costs>
     })
 }
 
+/// The settings of an arm.
+fn spec<'a>(manifest: &'a RunManifest, arm: &str) -> Option<&'a Map<String, Value>> {
+    manifest.arms.iter().find(|spec| spec.get("name").and_then(Value::as_str) == Some(arm))
+}
+
+/// When an arm compresses, as its settings say it.
+fn policy(spec: &Map<String, Value>) -> Option<&str> {
+    spec.get("compression")?.get("policy")?.as_str()
+}
+
 /// The arm of the manifest that is the same but for its cache, which is off.
 fn twin(manifest: &RunManifest, arm: &str) -> Option<String> {
     let name = |arm: &Map<String, Value>| arm.get("name").and_then(Value::as_str).map(str::to_owned);
@@ -117,7 +129,7 @@ fn twin(manifest: &RunManifest, arm: &str) -> Option<String> {
         ["name", "cache", "stands_for"].iter().for_each(|key| drop(rest.remove(*key)));
         rest
     };
-    let own = rest(manifest.arms.iter().find(|spec| name(spec).as_deref() == Some(arm))?);
+    let own = rest(spec(manifest, arm)?);
     let is_off = |spec: &Map<String, Value>| spec.get("cache").and_then(Value::as_str) == Some("off");
     manifest.arms.iter().find(|spec| is_off(spec) && rest(spec) == own).and_then(name)
 }
@@ -202,6 +214,24 @@ mod tests {
         all[1].prefix_break = Some(PrefixBreak { tokens_lost: 60, ..PrefixBreak::default() });
         let rows = rows(&manifest(), &Grid::new(&manifest(), &all), None);
         assert_eq!((rows[0].ideal, rows[0].n_calls_replaced), (250.0 / 210.0, 0));
+    }
+
+    #[test]
+    fn a_prompt_that_lost_rows_was_sent_whole() {
+        // Of 260 tokens the second call runs 100 and sees 90 of the other 160: 70 rows were dropped.
+        let mut all = records("alone", &[("s", 0, 160, 1.0), ("s", 90, 100, 1.0)]);
+        all[0].tokens_raw = Some(160);
+        all[1].tokens_raw = Some(260);
+        let mut manifest = manifest();
+        let policy = serde_json::json!({"policy": "evict"});
+        manifest
+            .arms
+            .iter_mut()
+            .find(|spec| spec["name"] == "alone")
+            .unwrap()
+            .insert("compression".to_owned(), policy);
+        let rows = rows(&manifest, &Grid::new(&manifest, &all), None);
+        assert_eq!((rows[0].ideal, rows[0].by_tokens), (420.0 / 260.0, 420.0 / 260.0));
     }
 
     #[test]
