@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use replay::arm::{self, Arm, Cache};
+use replay::arm::{self, Arm, Cache, Residency};
 use replay::compression::{
     CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback,
     WithTools,
@@ -291,4 +291,19 @@ fn the_fidelity_sweep_is_three_rankings_at_five_budgets() {
     };
     assert!(arms.iter().all(|arm| rest(arm) == rest(&arms[0]) && arm.cache == Cache::On));
     assert_eq!(rest(&arms[0]).keep_floor_tokens, Some(32));
+}
+
+#[test]
+fn the_parked_arms_differ_from_built_in_ones_in_residency_alone() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/parked.toml");
+    let own = arm::read_file(&path).unwrap();
+    let pairs =
+        [("warm-parked", "warm"), ("rescore-parked", "cache+rescore"), ("stack-parked", "cache+compression")];
+    let names: Vec<String> =
+        pairs.iter().flat_map(|&(own, built_in)| [own.into(), built_in.into()]).collect();
+    let arms = arm::choose(&names, &own, &fixture::settings().arm_defaults()).unwrap();
+    for pair in arms.chunks(2) {
+        assert_eq!((pair[0].residency, pair[1].residency), (Residency::Parked, Residency::Resident));
+        assert_eq!((&pair[0].compression, pair[0].cache), (&pair[1].compression, pair[1].cache));
+    }
 }
