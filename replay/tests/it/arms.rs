@@ -220,7 +220,7 @@ fn an_arm_of_a_file_takes_the_runs_values_where_it_names_none() {
     assert_eq!((half.score_layers, half.score_rope), (ScoreLayers::Mid, ScoreRope::Rope));
     assert_eq!((half.selection, half.keep_floor_tokens), (Selection::Lines, Some(3)));
     assert_eq!((half.with_tools, &half.verbatim_tools[..]), (WithTools::Compress, &["patch".to_owned()][..]));
-    assert_eq!((half.user_fallback, arms[1].residency), (UserFallback::On, arm::Residency::Parked));
+    assert_eq!((half.user_fallback, arms[1].residency), (UserFallback::On, Residency::Parked));
 }
 
 #[test]
