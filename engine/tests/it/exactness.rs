@@ -17,6 +17,7 @@ fn caching_arms() -> Vec<ArmSettings> {
         Some(CompressionPolicy::Freeze),
         Some(CompressionPolicy::Rolling { keep_verbatim_newest: 1 }),
         Some(CompressionPolicy::LatencyOnly),
+        Some(CompressionPolicy::Evict { keep_verbatim_newest: 1 }),
     ];
     policies.map(|policy| arm(CachePolicy::On, policy)).to_vec()
 }
