@@ -17,5 +17,5 @@ for target in $(cargo +nightly fuzz list); do
   printf '\n== %s\n' "$target"
   mkdir -p "corpus/$target"
   cargo +nightly fuzz run "$target" "corpus/$target" "${seeds[@]}" -- \
-    -max_total_time="$seconds" -max_len=65536 -timeout=10 -print_final_stats=1
+    -max_total_time="$seconds" -max_len=65536 -timeout=60 -print_final_stats=1
 done
