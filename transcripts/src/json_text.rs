@@ -71,7 +71,7 @@ pub fn read(text: &str) -> Reading<'_> {
     reading
 }
 
-/// The UTF-16 unit of a `\uXXXX` escape that starts at `at`.
+/// The UTF-16 unit that an escape of `\u` and four hexadecimal digits names, if one starts at `at`.
 pub(crate) fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, &digit| Some(unit * 16 + char::from(digit).to_digit(16)?))

@@ -55,7 +55,7 @@ impl Redactor {
     /// [`TranscriptError::Patterns`] when the patterns do not compile, which a test of this crate rules out.
     pub fn new(sessions: &[Session]) -> Result<Self, TranscriptError> {
         let failed = |source| TranscriptError::Patterns { source };
-        let finder = Finder::new(&[]).map_err(failed)?;
+        let mut finder = Finder::new().map_err(failed)?;
         let mut names = BTreeMap::new();
         for session in sessions {
             for file in &session.files {
@@ -68,7 +68,8 @@ impl Redactor {
             }
         }
         let names: Vec<String> = names.into_keys().collect();
-        Ok(Self { finder: Finder::new(&names).map_err(failed)? })
+        finder.know(&names).map_err(failed)?;
+        Ok(Self { finder })
     }
 
     /// What a session holds.

@@ -32,23 +32,31 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    /// Compiles the patterns; `names` are users' names as [`Finder::names_of`] collects them.
+    /// Compiles the patterns; no name is known yet.
     ///
     /// # Errors
-    /// None in practice: the patterns are ours, names are escaped and bounded.
-    pub fn new(names: &[String]) -> Result<Self, regex::Error> {
+    /// None in practice: the patterns are ours.
+    pub fn new() -> Result<Self, regex::Error> {
         let expressions = PATTERNS.iter().map(|pattern| pattern.expression);
         let needles = RegexSet::new(PATTERNS.iter().map(|pattern| pattern.needle))?;
         let each: Result<Vec<Regex>, regex::Error> = expressions.map(Regex::new).collect();
+        Ok(Self { needles, each: each?, names: None })
+    }
+
+    /// Looks for users' names from now on, as [`Finder::names_of`] collects them.
+    ///
+    /// # Errors
+    /// None in practice: names are escaped and bounded.
+    pub fn know(&mut self, names: &[String]) -> Result<(), regex::Error> {
         let mut names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
         // Of two names that begin alike the longer one is tried first.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         names.truncate(NAMES_MAX);
-        let names = match names.is_empty() {
+        self.names = match names.is_empty() {
             true => None,
             false => Some(RegexBuilder::new(&names.join("|")).case_insensitive(true).build()?),
         };
-        Ok(Self { needles, each: each?, names })
+        Ok(())
     }
 
     /// Names of users in the paths of a text that are worth looking for elsewhere, added to `names`.
@@ -194,7 +202,7 @@ mod tests {
 
     #[test]
     fn needles_leave_out_nothing_that_is_found_without_them() {
-        let finder = Finder::new(&[]).unwrap();
+        let finder = Finder::new().unwrap();
         let mut found = std::collections::BTreeSet::new();
         for text in texts() {
             for (at, pattern) in PATTERNS.iter().enumerate() {
