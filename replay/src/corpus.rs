@@ -54,6 +54,8 @@ pub struct RowNeedle {
     pub key: Span,
     /// The fact's lines.
     pub fact: Span,
+    /// The lines of other facts of its form in the same output.
+    pub others: Vec<Span>,
     /// What stands between the last message and the answer.
     pub tail: Span,
     /// The turn that needs it.
@@ -197,6 +199,7 @@ fn row_needle(text: &str, session: &Session, needle: &Needle, places: &[Range<us
         ask: names.first().copied().unwrap_or_default(),
         key: in_fact(&needle.key),
         fact: in_fact(&needle.fact),
+        others: needle.others.iter().map(in_fact).collect(),
         tail: [before, answer.start],
         answer: [answer.start, answer.end],
         copies,

@@ -40,7 +40,7 @@ class Capacity:
     def of(length):
         """As many as most rows need: a session's calls grow more slowly than its outputs."""
         at = min(length // 3, 96 + length // 8, 640)
-        spans = {"gather": at // 6, "ask": at // 4, "copy": at // 4, "tail": at // 6, "find": at // 16}
+        spans = {"gather": at // 6, "ask": at // 4, "copy": at // 4, "tail": at // 6, "find": at // 16, "others": at // 6}
         return Capacity(length, at, spans)
 
 
@@ -155,13 +155,15 @@ def copies(tokens, copy):
 
 def spans_of(tokens, row, form):
     """The spans of every link of `supervision.links`: name -> list of (query position, first key, key after last)."""
-    spans = {"gather": [], "ask": [], "copy": [], "tail": [], "find": []}
+    spans = {"gather": [], "ask": [], "copy": [], "tail": [], "find": [], "others": []}
     for needle in row["needles"]:
         ask, key, fact = (tokens.within(needle[name]) for name in ("ask", "key", "fact"))
         answer = tokens.within(needle["answer"])[0]
         tail = tokens.within(needle["tail"])[0]
         if form == "scoring":
             tail = min(tail, answer - SCORED_QUERIES)
+            others = [tokens.within(other) for other in needle["others"]]
+            spans["others"] += [(at, *other) for at in range(tail, answer) for other in others]
         spans["gather"] += [(at, *key) for at in range(key[1], fact[1])]
         spans["tail"] += [(at, *fact) for at in range(tail, answer)]
         spans["ask"] += [(at, *ask) for at in range(tail, answer)]

@@ -11,6 +11,7 @@ over and what is done with it is left to the next-token loss. No other head is t
     block 2  copy     while a value is written: the next token of its source
     block 2  tail     between the context and the answer: the fact, evenly; the signal that compression reads
     block 2  find     before a value is written: its first token in the fact
+    block 2  others   where a drafter scores an output: the other facts of its form, which nobody has asked for yet
 """
 
 import math
@@ -50,6 +51,7 @@ def links(config):
         Link("copy", 2, 0, "copy", False, 1.0),
         Link("tail", 2, other_kv, "tail", True, 1.0),
         Link("find", 2, other_kv + 1, "find", False, 1.0),
+        Link("others", 2, 1, "others", True, 0.5),
     )
 
 

@@ -46,6 +46,7 @@ def sample_row(n_before, n_after):
         "ask": [ask.index("red"), ask.index("`.")],
         "key": [len(before), len(before) + len("red_gate")],
         "fact": [len(before), len(before) + len(fact)],
+        "others": [[len(before) + len(fact) + 1, len(before) + len(fact) + len(filler)]] if n_after else [],
         "tail": [len(context), len(context + tail)],
         "answer": [len(context + tail), len(text)],
         "copies": [{"source": [value, value + 8], "use": [use, use + 8], "in_call": True}],
@@ -106,6 +107,15 @@ class Rows(unittest.TestCase):
             for at, first, after in spans[name]:
                 self.assertLess(first, at)
                 self.assertEqual(row["text"][tokens.starts[first] : tokens.ends[after - 1]], text)
+
+    def test_where_an_output_is_scored_the_last_tokens_look_at_other_facts_too(self):
+        row = sample_row(3, 2)
+        tokens = self.tokens(row)
+        self.assertEqual(spans_of(tokens, row, "session")["others"], [])
+        spans = spans_of(tokens, row, "scoring")
+        self.assertEqual({at for at, *_ in spans["others"]}, {at for at, *_ in spans["tail"]})
+        for _, first, after in spans["others"]:
+            self.assertEqual(row["text"][tokens.starts[first] : tokens.ends[after - 1]], "blue_door: src/bb.rs")
 
     def test_the_loss_is_taken_on_what_the_model_writes(self):
         row = sample_row(3, 2)

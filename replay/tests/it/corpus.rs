@@ -20,6 +20,13 @@ fn check(row: &Row) {
         assert_eq!(at(row, needle.ask), at(row, needle.key));
         assert!(at(row, needle.fact).contains(at(row, needle.key)));
         assert!(row.turns.contains(&needle.answer));
+        for other in &needle.others {
+            assert!(
+                other[1] <= needle.fact[0] || needle.fact[1] <= other[0],
+                "another fact is another place"
+            );
+            assert!(other[1] <= needle.tail[0] && at(row, *other) != at(row, needle.fact));
+        }
         assert!(needle.fact[1] <= needle.tail[0] && needle.tail[1] == needle.answer[0]);
         let from_fact = needle.copies.iter().filter(|copy| {
             needle.fact[0] <= copy.source[0] && copy.source[1] <= needle.fact[1] && copy.in_call
@@ -53,6 +60,7 @@ proptest! {
         let [needle] = row.needles.as_slice() else { panic!("one needle") };
         let output_end = row.text.find("<|im_start|>user\n").unwrap();
         prop_assert!(needle.fact[1] <= output_end && output_end < needle.ask[0]);
+        prop_assert!(needle.others.len() <= 6 && needle.others.iter().all(|other| other[1] <= output_end));
         prop_assert_eq!(row.turns.len(), 1);
     }
 }

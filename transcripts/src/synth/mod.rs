@@ -85,6 +85,8 @@ pub struct Needle {
     pub key: Range<usize>,
     /// The values in them, in order.
     pub values: Vec<Range<usize>>,
+    /// The lines of other facts of its form in the same message, in order: a later request may ask for any of them.
+    pub others: Vec<Range<usize>>,
 }
 
 /// Generates the session of a shape. Numbers outside their bounds count as the nearest bound.

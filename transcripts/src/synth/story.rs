@@ -31,7 +31,7 @@ pub enum Entry {
 #[derive(Clone, Debug)]
 struct Place {
     message_index: usize,
-    start: usize,
+    lines: Range<usize>,
 }
 
 /// A session under way.
@@ -130,6 +130,7 @@ impl Story<'_> {
             return;
         }
         if let Some(place) = self.places.get(&fact.key) {
+            let start = place.lines.start;
             self.needles.push(Needle {
                 kind: fact.kind,
                 call_index: self.n_calls,
@@ -137,9 +138,10 @@ impl Story<'_> {
                 ask_message_index,
                 names: fact.names().iter().filter_map(|name| place_of(&ask, name, 0)).collect(),
                 message_index: place.message_index,
-                fact: place.start..place.start + fact.text.len(),
-                key: shifted(place_of(&fact.text, &fact.key, 0), place.start),
-                values: fact.value_places().into_iter().map(|at| shifted(Some(at), place.start)).collect(),
+                fact: place.lines.clone(),
+                key: shifted(place_of(&fact.text, &fact.key, 0), start),
+                values: fact.value_places().into_iter().map(|at| shifted(Some(at), start)).collect(),
+                others: self.others(place),
             });
         }
         let (acting, outcome) = fact.act();
@@ -166,14 +168,23 @@ impl Story<'_> {
             let shown: &[&Fact] = if index == holder { &facts } else { &[] };
             let text = self.output(fact.kind.output(), shown);
             for fact in shown {
-                if let Some(start) = place_of(&text, &fact.text, 0).map(|place| place.start) {
-                    let place = Place { message_index: first_message + index, start };
+                if let Some(lines) = place_of(&text, &fact.text, 0) {
+                    let place = Place { message_index: first_message + index, lines };
                     self.places.insert(fact.key.clone(), place);
                 }
             }
             results.push(text);
         }
         self.push(Entry::Results(results));
+    }
+
+    /// The lines of the other facts of the message that holds this one.
+    fn others(&self, place: &Place) -> Vec<Range<usize>> {
+        let beside = self.places.values().filter(|other| other.message_index == place.message_index);
+        let mut lines: Vec<Range<usize>> =
+            beside.map(|other| other.lines.clone()).filter(|lines| *lines != place.lines).collect();
+        lines.sort_by_key(|lines| lines.start);
+        lines
     }
 
     /// An output with these facts between its lines, in any order.

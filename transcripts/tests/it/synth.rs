@@ -73,6 +73,10 @@ proptest! {
         prop_assert!(findings.is_empty(), "{findings:?}");
         for needle in &synthetic.needles {
             check_needle(&session, needle);
+            let beside = synthetic.needles.iter().filter(|other| other.message_index == needle.message_index);
+            for other in beside.filter(|other| other.fact != needle.fact) {
+                prop_assert!(needle.others.contains(&other.fact), "each is one of the others of the other");
+            }
         }
     }
 }
