@@ -132,7 +132,7 @@ pub struct ScorePlace {
     pub rope: ScoreRope,
 }
 
-/// What the chunks of a message are ranked by.
+/// What the chunks or lines of a message are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScoreBy {
     /// The drafter, asked by the text's own last tokens, as the first published version did.
@@ -142,23 +142,23 @@ pub enum ScoreBy {
     Birth,
     /// Chance, without a model: a hash of the text.
     Random {
-        /// Another seed draws other chunks.
+        /// Another seed draws others.
         seed: u64,
     },
     /// The distance from the ends, without a model.
     HeadTail,
 }
 
-/// What is kept of a message, given its chunks from the best to the worst.
+/// What is kept of a message, by the scores of its tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// The best chunks, joined with nothing between them, as the first published version did.
     Compat,
-    /// The lines around the best chunks, with a line that says how much was left out where something was.
+    /// The best lines, with a line that says how much was left out where something was.
     Lines(LineRules),
 }
 
-/// What line selection keeps beside the best chunks.
+/// What line selection keeps beside the best lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineRules {
     /// Places that are kept whatever their score.
@@ -203,7 +203,7 @@ pub struct CompressionSettings {
     pub policy: CompressionPolicy,
     /// Share kept, of 32-token chunks or of tokens as the selection has it, in thousandths (1 to 1000; 1000 keeps all).
     pub keep_permille: u32,
-    /// What chunks are ranked by.
+    /// What chunks or lines are ranked by.
     pub score_by: ScoreBy,
     /// Where scores are taken.
     pub score_place: ScorePlace,

@@ -104,7 +104,7 @@ pub struct ArmDefaults {
     pub keep_permille: u32,
     /// Threshold of compression, raw prompt tokens.
     pub threshold_tokens: u64,
-    /// What chunks are ranked by; the policy's own when absent.
+    /// What chunks or lines are ranked by; the policy's own when absent.
     pub score_by: Option<ScoreBy>,
     /// Which layers of the drafter are scored; all when absent.
     pub score_layers: Option<ScoreLayers>,
@@ -147,7 +147,7 @@ pub struct ArmSpec {
     pub keep_verbatim_newest: Option<u32>,
     /// Share of chunks kept, above 0 and at most 1; the run's by default.
     pub keep_ratio: Option<f64>,
-    /// What chunks are ranked by; the run's by default.
+    /// What chunks or lines are ranked by; the run's by default.
     pub score_by: Option<ScoreBy>,
     /// Which layers of the drafter are scored; the run's by default.
     pub score_layers: Option<ScoreLayers>,
@@ -232,7 +232,7 @@ const TABLE: [Row; 11] = [
         Cache::On,
         Rewrite::None,
         Some(ScoreBy::Random),
-        "control of the drafter: chunks drawn by chance, same budget",
+        "control of the drafter: lines drawn by chance, same budget",
     ),
     (
         "head-tail",
@@ -240,7 +240,7 @@ const TABLE: [Row; 11] = [
         Cache::On,
         Rewrite::None,
         Some(ScoreBy::HeadTail),
-        "control of the drafter: first and last chunks, same budget",
+        "control of the drafter: first and last lines, same budget",
     ),
     (
         "rolling",

@@ -35,7 +35,7 @@ impl Policy {
     }
 }
 
-/// What the chunks of a message are ranked by.
+/// What the chunks or lines of a message are ranked by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoreBy {
@@ -68,14 +68,14 @@ pub enum ScoreRope {
     Nope,
 }
 
-/// What is kept of a message, given its chunks from the best to the worst.
+/// What is kept of a message, by the scores of its tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selection {
     /// The best chunks, joined with nothing between them, as the first published version did.
     #[default]
     Compat,
-    /// The whole lines around the best chunks, with a marker line where something was left out.
+    /// The best whole lines, with a marker line where something was left out.
     Lines,
     /// As lines, and whatever their score: ends, failures, places in files, heads of hunks, keys of a JSON object, words
     /// of the tool call.
@@ -182,7 +182,7 @@ pub struct CompressionSettings {
     pub keep_verbatim_newest: Option<u32>,
     /// Share kept, of 32-token chunks or of tokens as the selection has it, in thousandths (1 to 1000).
     pub keep_permille: u32,
-    /// What the chunks are ranked by.
+    /// What chunks or lines are ranked by.
     #[serde(default)]
     pub score_by: ScoreBy,
     /// Seed of random scores; absent for others.

@@ -11,7 +11,7 @@ use crate::error::EngineError;
 
 /// Version of keys, values and the memo's file. A change of scoring, selection or rendering that changes what is sent
 /// raises it.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Everything that decides what is kept of a message.
 #[derive(Clone, Copy, Debug)]

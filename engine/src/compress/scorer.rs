@@ -8,9 +8,9 @@ use crate::compress::control;
 use crate::compress::elision::{Form, MARKER};
 use crate::compress::floor::forced;
 use crate::compress::frozen::Frozen;
-use crate::compress::lines::units;
+use crate::compress::lines::{Unit, units};
 use crate::compress::score::tail_scores;
-use crate::compress::select::{MIN_SCORED, SelectParams, kept_bytes, ranked_chunks, select};
+use crate::compress::select::{MIN_SCORED, SelectParams, chunks, kept_bytes, ranked, select};
 use crate::compress::structural::{Budget, select_lines};
 use crate::device::Device;
 use crate::error::EngineError;
@@ -139,7 +139,9 @@ impl Scorer<'_> {
         let (drafter, dtype) = (self.drafter.on(self.device)?, self.drafter.kv_dtype(self.device));
         let scores = tail_scores(&drafter, dtype, &read, self.settings.score_place)?;
         let params = self.params();
-        Ok(scores.map(|scores| ranked(&ranked_chunks(&scores[..bytes.len()], &params), &bytes, params.chunk)))
+        let chunks = chunks(bytes.len(), params.chunk);
+        let order = |scores: Vec<f32>| ranked(&scores[..bytes.len()], &chunks, params.pool);
+        Ok(scores.map(|scores| ranked_chunks(&order(scores), &chunks, &bytes)))
     }
 
     /// Whether a text of `n` tokens stays as it is, whatever its scores.
@@ -187,7 +189,11 @@ impl Scorer<'_> {
         match self.settings.score_by {
             _ if self.stays(n) => Ok(Frozen::Verbatim),
             ScoreBy::Random { seed } => {
-                self.select(text, &control::random(&text.candidate.text, n, SelectParams::CHUNK, seed))
+                let ranked = match &self.settings.selection {
+                    Selection::Compat => chunks(n, SelectParams::CHUNK),
+                    Selection::Lines(_) => tokens_of(&self.units(text)),
+                };
+                self.select(text, &control::random(&text.candidate.text, &ranked, seed))
             }
             ScoreBy::HeadTail => self.select(text, &control::head_tail(n)),
             ScoreBy::OwnTail | ScoreBy::Birth => Ok(Frozen::Verbatim),
@@ -218,14 +224,18 @@ impl Scorer<'_> {
                 let tokens = [scores.len() as u64, selection.kept as u64];
                 Frozen::compressed(raw, ranges, Form::Joined, tokens)
             }
-            Selection::Lines(rules) => self.select_lines(text, &ranked_chunks(scores, &params), rules),
+            Selection::Lines(rules) => self.select_lines(text, scores, rules),
         }
+    }
+
+    fn units(&self, text: &Tokenized<'_>) -> Vec<Unit> {
+        units(&text.candidate.text, &text.bytes, self.params().chunk)
     }
 
     fn select_lines(
         &self,
         text: &Tokenized<'_>,
-        ranked: &[usize],
+        scores: &[f32],
         rules: &LineRules,
     ) -> Result<Frozen, EngineError> {
         let tokenizer = &self.drafter.model().tokenizer;
@@ -241,8 +251,8 @@ impl Scorer<'_> {
             tokens: Budget::of_text(n, &params, rules.keep_floor_tokens as usize),
             marker_tokens: tokenizer.encode(MARKER)?.len(),
         };
-        let units = units(raw, &text.bytes, params.chunk);
-        let kept = select_lines(&units, &forced, ranked, params.chunk, budget);
+        let units = self.units(text);
+        let kept = select_lines(&units, &forced, &ranked(scores, &tokens_of(&units), params.pool), budget);
         if kept.tokens == n {
             return Ok(Frozen::Verbatim);
         }
@@ -250,9 +260,13 @@ impl Scorer<'_> {
     }
 }
 
+fn tokens_of(units: &[Unit]) -> Vec<Range<usize>> {
+    units.iter().map(|unit| unit.tokens.clone()).collect()
+}
+
 /// Chunks with their ranks, from their order and the bytes of their tokens.
-fn ranked(order: &[usize], token_bytes: &[Range<usize>], chunk: usize) -> Vec<RankedChunk> {
-    let bytes = token_bytes.chunks(chunk).map(|own| match own {
+fn ranked_chunks(order: &[usize], chunks: &[Range<usize>], token_bytes: &[Range<usize>]) -> Vec<RankedChunk> {
+    let bytes = chunks.iter().map(|chunk| match &token_bytes[chunk.clone()] {
         [first, .., last] => first.start..last.end,
         [only] => only.clone(),
         [] => 0..0,

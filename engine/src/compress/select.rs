@@ -4,7 +4,7 @@
 //! The rule is the plain top-k of the PFlash compressor (Lucebox `lucebox-hub`, PR 70 and 75): smooth, average per
 //! chunk, keep the best chunks, emit them in prompt order with nothing put between them. The cut is made the same on
 //! every machine: sums run in f64 in a fixed order, scores are rounded to 2^-20 before they are ranked, and ties go to
-//! the earlier chunk.
+//! the earlier unit. Line selection ranks its own units, lines, by the same rule.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -60,31 +60,37 @@ pub fn smooth(scores: &[f32], pool: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Chunks of `params.chunk` tokens from the best to the worst: by score descending, then index ascending. The score of a
-/// chunk is the mean of the smoothed scores of its own tokens. A score that is not a number counts as 0.
-pub fn ranked_chunks(scores: &[f32], params: &SelectParams) -> Vec<usize> {
-    let smoothed = smooth(scores, params.pool);
-    let ranked: Vec<i64> =
-        smoothed.chunks(params.chunk.max(1)).map(|own| quantise(mean(own.iter().copied()))).collect();
-    let mut order: Vec<usize> = (0..ranked.len()).collect();
-    order.sort_unstable_by_key(|&index| (Reverse(ranked[index]), index));
+/// The token ranges of the chunks of `n` tokens: `chunk` each, fewer in the last.
+pub fn chunks(n: usize, chunk: usize) -> Vec<Range<usize>> {
+    let chunk = chunk.max(1);
+    (0..n).step_by(chunk).map(|start| start..n.min(start + chunk)).collect()
+}
+
+/// The indices of `units` from the best to the worst: by score descending, then index ascending. The score of a unit is
+/// the mean of the smoothed scores of its own tokens, 0 where it has none. A score that is not a number counts as 0.
+pub fn ranked(scores: &[f32], units: &[Range<usize>], pool: usize) -> Vec<usize> {
+    let smoothed = smooth(scores, pool);
+    let score = |unit: &Range<usize>| quantise(mean(smoothed[unit.clone()].iter().copied()));
+    let scored: Vec<i64> = units.iter().map(score).collect();
+    let mut order: Vec<usize> = (0..units.len()).collect();
+    order.sort_unstable_by_key(|&index| (Reverse(scored[index]), index));
     order
 }
 
-/// Chooses the chunks to keep: the first `max(1, n_chunks * keep_permille / 1000)` of [`ranked_chunks`].
+/// Chooses the chunks to keep: the first `max(1, n_chunks * keep_permille / 1000)` as [`ranked`].
 pub fn select(scores: &[f32], params: &SelectParams) -> Selection {
     let n = scores.len();
-    let chunk = params.chunk.max(1);
-    let n_chunks = n.div_ceil(chunk);
+    let chunks = chunks(n, params.chunk);
+    let n_chunks = chunks.len();
     if n < MIN_SCORED || params.keep_permille >= 1000 {
         let ranges = if n == 0 { Vec::new() } else { vec![Range { start: 0, end: n }] };
         return Selection { ranges, n_chunks, n_keep: n_chunks, kept: n };
     }
     let n_keep = (n_chunks as u64 * u64::from(params.keep_permille) / 1000).max(1) as usize;
-    let mut order = ranked_chunks(scores, params);
+    let mut order = ranked(scores, &chunks, params.pool);
     order.truncate(n_keep);
     order.sort_unstable();
-    let ranges = merge(order.into_iter().map(|index| index * chunk..n.min((index + 1) * chunk)));
+    let ranges = merge(order.into_iter().map(|index| chunks[index].clone()));
     let kept = ranges.iter().map(ExactSizeIterator::len).sum();
     Selection { ranges, n_chunks, n_keep, kept }
 }

@@ -1,9 +1,10 @@
-//! Line selection: ranked chunks and forced places in, kept bytes out, within a budget of tokens. The chunk stays the unit
-//! that is ranked; what is kept are the whole lines that it touches. Pure; knows no drafter, no message and no memo.
+//! Line selection: ranked lines and forced places in, kept bytes out, within a budget of tokens. Lines are ranked, not
+//! chunks: a chunk of 32 tokens touches three lines where one answers, and their neighbours took the place of other facts.
+//! Pure; knows no drafter, no message and no memo.
 //!
 //! What is left out costs a marker, so that a gap no longer than its marker is kept, and forced lines, kept lines and
 //! markers all count against the budget. What is forced cannot take all of it: half of the budget is always left to the
-//! ranking, or a long list of failures would leave nothing for what was asked.
+//! ranking, or a long list of failures would leave nothing for what was asked; and the best line is kept whatever it costs.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,7 +16,7 @@ use crate::compress::select::{SelectParams, merge};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Tokens of kept units and markers together. What is forced is kept even where it is more; where it is more than a
-    /// half, the ranking has the other half on top of it. Where nothing is forced the best chunk is kept in any case.
+    /// half, the ranking has the other half on top of it. The best unit is kept in any case.
     pub tokens: usize,
     /// Tokens of a marker.
     pub marker_tokens: usize,
@@ -38,15 +39,9 @@ pub struct KeptLines {
     pub tokens: usize,
 }
 
-/// Keeps the units that hold a byte of `forced`, then, chunk by chunk in the order of `ranked`, those that a chunk of
-/// `chunk` tokens touches, as long as all of them fit. A chunk that does not fit is passed over.
-pub fn select_lines(
-    units: &[Unit],
-    forced: &[usize],
-    ranked: &[usize],
-    chunk: usize,
-    budget: Budget,
-) -> KeptLines {
+/// Keeps the units that hold a byte of `forced`, and the first of `ranked`, which are indices of units from the best to
+/// the worst; then the others in that order. One that does not fit is passed over.
+pub fn select_lines(units: &[Unit], forced: &[usize], ranked: &[usize], budget: Budget) -> KeptLines {
     let mut kept = Kept::new(units, budget.marker_tokens);
     for byte in forced {
         let unit = units.partition_point(|unit| unit.bytes.end <= *byte);
@@ -58,14 +53,9 @@ pub fn select_lines(
         true => budget.tokens,
         false => budget.tokens.max(kept.price + budget.tokens / 2),
     };
-    for index in ranked {
-        let tokens = index * chunk..(index + 1) * chunk;
-        let first = units.partition_point(|unit| unit.tokens.end <= tokens.start);
-        let last = units.partition_point(|unit| unit.tokens.start < tokens.end);
-        let added: Vec<usize> = (first..last).filter(|unit| kept.insert(*unit)).collect();
-        // Something is kept of every text.
-        if kept.price > most && added.len() < kept.units_kept.len() {
-            added.iter().for_each(|unit| kept.remove(*unit));
+    for (rank, unit) in ranked.iter().enumerate() {
+        if kept.insert(*unit) && kept.price > most && rank > 0 {
+            kept.remove(*unit);
         }
     }
     kept.finish()

@@ -296,10 +296,12 @@ fn a_length_beyond_the_file_is_not_allocated() {
 fn another_schema_and_another_file_are_refused_untouched() {
     let (_folder, path) = folder();
     let (_, _, mut bytes) = written(&path);
-    let older = (SCHEMA - 1).to_le_bytes();
-    bytes[8..12].copy_from_slice(&older);
+    let older = SCHEMA - 1;
+    bytes[8..12].copy_from_slice(&older.to_le_bytes());
+    let (said_older, expected) =
+        (format!("a memo of schema {older}"), format!("expected a memo of schema {SCHEMA}"));
     for (file, said) in [
-        (bytes, "a memo of schema 1"),
+        (bytes, said_older.as_str()),
         (b"{\"type\":\"user\"}".to_vec(), "not a memo"),
         (b"RPRSX".to_vec(), "not a memo"),
     ] {
@@ -308,9 +310,7 @@ fn another_schema_and_another_file_are_refused_untouched() {
         assert!(matches!(error, EngineError::MemoFormat { .. }));
         let words = error.to_string();
         assert!(
-            words.contains(said)
-                && words.contains("expected a memo of schema 2")
-                && words.contains("move the file away"),
+            words.contains(said) && words.contains(&expected) && words.contains("move the file away"),
             "{words}"
         );
         assert_eq!(std::fs::read(&path).unwrap(), file);

@@ -170,7 +170,7 @@ fn a_gap_no_longer_than_its_marker_is_kept() {
     let tokens = tokenize(&text);
     let units = units(&text, &tokens, 4);
     let select = |forced: &[usize], tokens| {
-        let kept = select_lines(&units, forced, &[], 4, Budget { tokens, marker_tokens: 6 });
+        let kept = select_lines(&units, forced, &[], Budget { tokens, marker_tokens: 6 });
         (kept.ranges, kept.tokens)
     };
     // Lines of two tokens: three of them cost what a marker costs, four cost more.
@@ -178,6 +178,18 @@ fn a_gap_no_longer_than_its_marker_is_kept() {
     let (ranges, price) = select(&[0, line(4), line(9)], 0);
     assert_eq!(ranges, [0..line(5), line(9)..line(10)]);
     assert_eq!(price, 5 * 2 + 6 + 2 + 6);
+}
+
+#[test]
+fn the_best_line_is_kept_whatever_is_forced() {
+    let text: String = (0..40).map(|line| format!("a{line}\n")).collect();
+    let units = units(&text, &tokenize(&text), 4);
+    let forced = [0, text.len() - 1];
+    let budget = Budget { tokens: 4, marker_tokens: 6 };
+    let kept = select_lines(&units, &forced, &[20, 30], budget);
+    assert_eq!(kept.ranges, [units[0].bytes.clone(), units[20].bytes.clone(), units[39].bytes.clone()]);
+    assert_eq!(kept.tokens, 2 + 6 + 2 + 6 + 2);
+    assert_eq!(select_lines(&units, &forced, &[], budget).ranges.len(), 2);
 }
 
 /// The price of keeping some units, counted gap by gap.
@@ -195,13 +207,7 @@ fn price(units: &[Unit], kept: &[bool], marker_tokens: usize) -> usize {
 }
 
 /// The rule of `select_lines` with sets of flags and everything counted anew.
-fn twin(
-    units: &[Unit],
-    forced: &[usize],
-    ranked: &[usize],
-    chunk: usize,
-    budget: Budget,
-) -> (Vec<bool>, usize) {
+fn twin(units: &[Unit], forced: &[usize], ranked: &[usize], budget: Budget) -> (Vec<bool>, usize) {
     let mut kept = vec![false; units.len()];
     for byte in forced {
         kept[units.iter().position(|unit| unit.bytes.contains(byte)).unwrap()] = true;
@@ -209,11 +215,9 @@ fn twin(
     let floor = price(units, &kept, budget.marker_tokens);
     let most = if forced.is_empty() { budget.tokens } else { budget.tokens.max(floor + budget.tokens / 2) };
     for index in ranked {
-        let touched =
-            |unit: &Unit| unit.tokens.start < (index + 1) * chunk && index * chunk < unit.tokens.end;
-        let more: Vec<bool> =
-            units.iter().zip(&kept).map(|(unit, is_kept)| *is_kept || touched(unit)).collect();
-        if price(units, &more, budget.marker_tokens) <= most || !kept.contains(&true) {
+        let mut more = kept.clone();
+        more[*index] = true;
+        if price(units, &more, budget.marker_tokens) <= most || *index == ranked[0] {
             kept = more;
         }
     }
@@ -260,17 +264,16 @@ proptest! {
     ) {
         let tokens = tokenize(&text);
         let units = units(&text, &tokens, chunk);
-        let mut ranked: Vec<usize> = (0..tokens.len().div_ceil(chunk)).collect();
+        let mut ranked: Vec<usize> = (0..units.len()).collect();
         ranked.sort_by_key(|index| (seeds[index % seeds.len()], *index));
         let budget = Budget { tokens: spent, marker_tokens };
         for forced in [forced(&text, None), Vec::new()] {
-            let kept = select_lines(&units, &forced, &ranked, chunk, budget);
-            let (expected, price_expected) = twin(&units, &forced, &ranked, chunk, budget);
+            let kept = select_lines(&units, &forced, &ranked, budget);
+            let (expected, price_expected) = twin(&units, &forced, &ranked, budget);
             prop_assert_eq!(kept.tokens, price_expected);
 
-            let floor_alone = twin(&units, &forced, &[], chunk, budget);
-            let best_alone = twin(&units, &forced, &ranked[..ranked.len().min(1)], chunk, budget);
-            let is_least = if forced.is_empty() { expected == best_alone.0 } else { expected == floor_alone.0 };
+            let floor_alone = twin(&units, &forced, &[], budget);
+            let is_least = expected == twin(&units, &forced, &ranked[..ranked.len().min(1)], budget).0;
             // Forced units that take more than a half leave a half to the ranking.
             let most = if forced.is_empty() { spent } else { spent.max(floor_alone.1 + spent / 2) };
             prop_assert!(kept.tokens <= most || is_least, "{} of {most}", kept.tokens);

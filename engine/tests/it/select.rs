@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use engine::compress::control;
 use engine::compress::select::{
-    MIN_SCORED, SelectParams, Selection, kept_bytes, ranked_chunks, select, smooth,
+    MIN_SCORED, SelectParams, Selection, chunks, kept_bytes, ranked, select, smooth,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -178,32 +178,35 @@ fn token_ranges_of_another_text_are_cut_off() {
     assert!(kept_bytes("abcdef", &wild, &ranges(&[(4, 2), (9, 12)])).is_empty());
 }
 
-/// As the controls' scores are ranked.
-const UNSMOOTHED: SelectParams = SelectParams { pool: 1, ..SelectParams::keep(50) };
-
 #[test]
-fn chance_is_fixed_by_seed_and_text_and_one_draw_a_chunk() {
-    let scores = control::random("some text", 1000, 32, 7);
-    assert_eq!(scores, control::random("some text", 1000, 32, 7));
-    assert_eq!(scores[..96], control::random("some text", 96, 32, 7));
-    assert_ne!(scores, control::random("some text", 1000, 32, 8));
-    assert_ne!(scores, control::random("some texts", 1000, 32, 7));
-    assert!(scores.chunks(32).all(|chunk| chunk.iter().all(|score| *score == chunk[0])));
+fn chance_is_fixed_by_seed_and_text_and_one_draw_a_unit() {
+    let units = chunks(1000, 32);
+    let scores = control::random("some text", &units, 7);
+    assert_eq!(scores.len(), 1000);
+    assert_eq!(scores, control::random("some text", &units, 7));
+    assert_eq!(scores[..96], control::random("some text", &units[..3], 7));
+    assert_ne!(scores, control::random("some text", &units, 8));
+    assert_ne!(scores, control::random("some texts", &units, 7));
+    assert!(units.iter().all(|unit| scores[unit.clone()].iter().all(|score| *score == scores[unit.start])));
     assert!(scores.iter().all(|score| (0.0..1.0).contains(score)));
-    assert!(control::random("", 0, 32, 7).is_empty());
-    // A uniform draw: each of 32 chunks is the best of its text about once in 32 texts.
-    let mut best = [0; 32];
-    for text in 0..3200 {
-        best[ranked_chunks(&control::random(&text.to_string(), 1024, 32, 7), &UNSMOOTHED)[0]] += 1;
+    assert!(control::random("", &[], 7).is_empty());
+    // A uniform draw: each of 32 units is the best of its text about once in 32 texts, however long it is.
+    let uneven: Vec<Range<usize>> =
+        (0..16).flat_map(|i| [i * 64..i * 64 + 3, i * 64 + 3..(i + 1) * 64]).collect();
+    for units in [chunks(1024, 32), uneven] {
+        let mut best = [0; 32];
+        for text in 0..3200 {
+            best[ranked(&control::random(&text.to_string(), &units, 7), &units, 1)[0]] += 1;
+        }
+        assert!(best.iter().all(|&count| (50..150).contains(&count)), "{best:?}");
     }
-    assert!(best.iter().all(|&count| (50..150).contains(&count)), "{best:?}");
 }
 
 #[test]
 fn the_ends_rank_before_the_middle() {
-    let ranked = ranked_chunks(&control::head_tail(8 * 32), &UNSMOOTHED);
-    assert_eq!(ranked, [0, 7, 1, 6, 2, 5, 3, 4]);
-    let odd = ranked_chunks(&control::head_tail(3 * 32 + 1), &UNSMOOTHED);
+    let ranked_chunks = |n: usize| ranked(&control::head_tail(n), &chunks(n, 32), 1);
+    assert_eq!(ranked_chunks(8 * 32), [0, 7, 1, 6, 2, 5, 3, 4]);
+    let odd = ranked_chunks(3 * 32 + 1);
     assert_eq!((odd[0], odd[3]), (3, 1), "a short last chunk is all end");
     assert!(control::head_tail(0).is_empty());
     assert_eq!(control::head_tail(1), [1.0]);

@@ -53,7 +53,7 @@ pub struct BenchSampleArgs {
         default_value = "first,later,delayed"
     )]
     pub asks: Vec<Ask>,
-    /// Share of each tool output's 32-token chunks to keep in arms that compress
+    /// Share of each tool output's tokens to keep in arms that compress
     #[arg(long, value_name = "RATIO", default_value = "0.125", value_parser = keep_ratio)]
     pub keep_ratio: KeepRatio,
     /// Outputs of so many drafter tokens or fewer stay whole, and longer ones keep at least as many

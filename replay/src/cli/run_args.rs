@@ -99,7 +99,7 @@ pub struct RunArgs {
     /// Raw prompt tokens under which a call is not compressed [default: 32000; 1 for the bundled session]
     #[arg(long, value_name = "TOKENS", help_heading = "Compression")]
     pub compress_threshold: Option<u64>,
-    /// What chunks are ranked by: the drafter, or a control without a model [default: birth where messages are frozen,
+    /// What chunks or lines are ranked by: the drafter, or a control without a model [default: birth where messages are frozen,
     /// own-tail where every call is scored anew]
     #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
     pub score_by: Option<ScoreBy>,
@@ -109,7 +109,7 @@ pub struct RunArgs {
     /// Take the drafter's scores after position rotation or before it [default: rope for all layers, nope for mid]
     #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
     pub score_rope: Option<ScoreRope>,
-    /// What is kept of a message, given its ranked chunks [default: structural where messages are frozen, lines for controls,
+    /// What is kept of a message, by its scores [default: structural where messages are frozen, lines for controls,
     /// compat where every call is scored anew]
     #[arg(long, value_enum, value_name = "CHOICE", help_heading = "Compression")]
     pub selection: Option<Selection>,
