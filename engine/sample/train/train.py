@@ -30,7 +30,7 @@ from tokenizer import N_ENTRIES  # noqa: E402
 PREVIOUS_WEIGHT, LINK_WEIGHT = 0.2, 0.5
 WARM_UP_STEPS = 40
 # The last part of the training, over which the rate falls, and the least it falls to.
-COOL_DOWN, RATE_MIN = 0.4, 0.05
+COOL_DOWN, RATE_MIN = 0.6, 0.05
 STEPS_PER_LINE = 20
 SECONDS_PER_CHECKPOINT = 120
 
@@ -69,8 +69,9 @@ TARGET = Recipe(
     # One row in three is a session of one request: a fact has to be found behind one long output as well as among many.
     ("session", "session", "single"),
     plan_of(
-        "256x24x400 512x12x400 1024x6x300 2048x3x250 4096x2x140 512x12x100 8192x1x80 2048x3x80 16384x1x8 4096x2x80 "
-        "8192x1x40 512x12x60 2048x3x60 4096x2x30"
+        "256x24x400 512x12x400 1024x6x300 2048x3x250 4096x2x140 512x12x100 8192x1x80 1024x6x200 2048x3x200 512x12x160 "
+        "4096x2x160 16384x1x12 2048x3x120 8192x1x60 1024x6x80 4096x2x100 512x12x60 16384x1x6 2048x3x60 8192x1x20 "
+        "4096x2x130 8192x1x70 2048x3x100 16384x1x8 4096x2x100 8192x1x50 512x12x40 4096x2x40"
     ),
     1 << 20,
 )
