@@ -75,8 +75,9 @@ pub fn energy(evidence: &Evidence<'_>, window: Window) -> Option<Energy> {
 fn counted_with_gap(evidence: &Evidence<'_>, window: Window) -> Option<Energy> {
     let joules = counted(evidence.counter, window)?;
     let period_ms = evidence.counter_period_ms.or_else(|| update_period_ms(evidence.counter));
-    // The reading at either end may be as old as one update.
-    let gap_ms = period_ms.map_or(window.length_ms(), |period| (2.0 * period).min(window.length_ms()));
+    // The reading at either end may be as old as one update, however short the stretch is: one that ends right behind an
+    // update has all that was drawn since the update before.
+    let gap_ms = period_ms.map_or(window.length_ms(), |period| 2.0 * period);
     Some(Energy { joules, method: EnergyMethod::Counter, gap_ms })
 }
 

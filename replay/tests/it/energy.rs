@@ -73,8 +73,8 @@ fn without_power_a_coarse_counter_is_taken_with_the_gap_it_has() {
     assert_eq!((got.method, got.gap_ms), (EnergyMethod::Counter, 200.0));
     // Sampled every 50 ms it is seen to move every 100 ms, so nobody has to say so.
     assert_eq!(of(None, window(100.0, 600.0)), Some(got));
-    // A call shorter than the uncertainty may be off by all of it.
-    assert_eq!(of(Some(100.0), window(100.0, 201.0)).unwrap().gap_ms, 101.0);
+    // A call shorter than the uncertainty may be off by more than its length.
+    assert_eq!(of(Some(100.0), window(100.0, 201.0)).unwrap().gap_ms, 200.0);
     assert_eq!(of(Some(100.0), window(110.0, 140.0)), None, "it stood still: no evidence of zero");
 }
 
@@ -104,6 +104,15 @@ fn a_counter_that_wraps_past_its_largest_value_is_a_counter_that_falls() {
     let counter = sampled(10.0, 200.0, |t| (largest_j - 10.0 + t / 10.0) % largest_j);
     assert_eq!(counted(&counter, window(0.0, 200.0)), None);
     assert!(counted(&counter, window(0.0, 90.0)).is_some_and(|joules| (joules - 9.0).abs() < 1e-6));
+}
+
+#[test]
+fn a_call_shorter_than_an_update_may_be_off_by_more_than_its_length() {
+    let counter = sampled(5.0, 2_000.0, stepping(400.0, 150.0));
+    let evidence = Evidence { counter: &counter, counter_period_ms: Some(150.0), power: &[] };
+    let got = energy(&evidence, window(1_480.0, 1_510.0)).unwrap();
+    assert!(close(got.joules, 60.0), "a whole update, where 12 J were drawn: {}", got.joules);
+    assert!(close(got.gap_ms, 300.0), "{}", got.gap_ms);
 }
 
 #[test]
