@@ -294,6 +294,20 @@ fn the_fidelity_sweep_is_three_rankings_at_five_budgets() {
 }
 
 #[test]
+fn the_floor_is_measured_under_three_rankings() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/floor.toml");
+    let specs = arm::read_file(&path).unwrap();
+    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+    let arms = arm::choose(&names, &specs, &fixture::settings().arm_defaults()).unwrap();
+    let knobs = |arm: &Arm| arm.compression.clone().unwrap();
+    let scores: Vec<ScoreBy> = arms.iter().map(|arm| knobs(arm).score_by).collect();
+    assert_eq!(scores, [ScoreBy::Birth, ScoreBy::Random, ScoreBy::HeadTail]);
+    let rest = |arm: &Arm| CompressionSettings { score_by: ScoreBy::Birth, score_seed: None, ..knobs(arm) };
+    assert!(arms.iter().all(|arm| rest(arm) == rest(&arms[0]) && arm.cache == Cache::On));
+    assert_eq!(rest(&arms[0]).selection, Selection::Structural);
+}
+
+#[test]
 fn the_parked_arms_differ_from_built_in_ones_in_residency_alone() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/parked.toml");
     let own = arm::read_file(&path).unwrap();
