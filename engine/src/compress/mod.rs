@@ -8,9 +8,9 @@ pub mod score;
 
 // Select.
 pub mod floor;
+pub mod line_selection;
 pub mod lines;
 pub mod select;
-pub mod structural;
 
 // Freeze.
 pub mod elision;

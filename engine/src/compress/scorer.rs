@@ -8,10 +8,10 @@ use crate::compress::control;
 use crate::compress::elision::{Form, MARKER};
 use crate::compress::floor::forced;
 use crate::compress::frozen::Frozen;
+use crate::compress::line_selection::{Budget, select_lines};
 use crate::compress::lines::{Unit, units};
 use crate::compress::score::tail_scores;
 use crate::compress::select::{MIN_SCORED, SelectParams, chunks, kept_bytes, ranked, select};
-use crate::compress::structural::{Budget, select_lines};
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::request::{CompressionSettings, Floor, LineRules, Residency, ScoreBy, Selection};
@@ -189,11 +189,11 @@ impl Scorer<'_> {
         match self.settings.score_by {
             _ if self.stays(n) => Ok(Frozen::Verbatim),
             ScoreBy::Random { seed } => {
-                let ranked = match &self.settings.selection {
+                let units = match &self.settings.selection {
                     Selection::Compat => chunks(n, SelectParams::CHUNK),
                     Selection::Lines(_) => tokens_of(&self.units(text)),
                 };
-                self.select(text, &control::random(&text.candidate.text, &ranked, seed))
+                self.select(text, &control::random(&text.candidate.text, &units, seed))
             }
             ScoreBy::HeadTail => self.select(text, &control::head_tail(n)),
             ScoreBy::OwnTail | ScoreBy::Birth => Ok(Frozen::Verbatim),

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use engine::compress::elision::{Form, render};
 use engine::compress::floor::forced;
+use engine::compress::line_selection::{Budget, select_lines};
 use engine::compress::lines::{LINE_TOKENS_MAX, Unit, units};
 use engine::compress::select::SelectParams;
-use engine::compress::structural::{Budget, select_lines};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

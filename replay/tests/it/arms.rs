@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use replay::arm::{self, Arm, Cache, Residency};
+use replay::arm::{self, Arm, ArmSpec, Cache, Residency};
 use replay::compression::{
     CompressionSettings, FallbackChoice, Policy, ScoreBy, ScoreLayers, ScoreRope, Selection, UserFallback,
     WithTools,
@@ -270,12 +270,20 @@ fn keep_ratios_are_thousandths() {
     }
 }
 
+/// The arms of a file that the documentation names.
+fn documented(file: &str) -> Vec<ArmSpec> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms");
+    arm::read_file(&folder.join(file)).unwrap()
+}
+
+fn arms_of(specs: &[ArmSpec]) -> Vec<Arm> {
+    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+    arm::choose(&names, specs, &fixture::settings().arm_defaults()).unwrap()
+}
+
 #[test]
 fn the_fidelity_sweep_is_three_rankings_at_five_budgets() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/fidelity.toml");
-    let specs = arm::read_file(&path).unwrap();
-    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
-    let arms = arm::choose(&names, &specs, &fixture::settings().arm_defaults()).unwrap();
+    let arms = arms_of(&documented("fidelity.toml"));
     let knobs = |arm: &Arm| arm.compression.clone().unwrap();
     let budgets: Vec<Vec<u32>> =
         arms.chunks(5).map(|line| line.iter().map(|arm| knobs(arm).keep_permille).collect()).collect();
@@ -295,10 +303,7 @@ fn the_fidelity_sweep_is_three_rankings_at_five_budgets() {
 
 #[test]
 fn the_floor_is_measured_under_three_rankings() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/floor.toml");
-    let specs = arm::read_file(&path).unwrap();
-    let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
-    let arms = arm::choose(&names, &specs, &fixture::settings().arm_defaults()).unwrap();
+    let arms = arms_of(&documented("floor.toml"));
     let knobs = |arm: &Arm| arm.compression.clone().unwrap();
     let scores: Vec<ScoreBy> = arms.iter().map(|arm| knobs(arm).score_by).collect();
     assert_eq!(scores, [ScoreBy::Birth, ScoreBy::Random, ScoreBy::HeadTail]);
@@ -309,8 +314,7 @@ fn the_floor_is_measured_under_three_rankings() {
 
 #[test]
 fn the_parked_arms_differ_from_built_in_ones_in_residency_alone() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/arms/parked.toml");
-    let own = arm::read_file(&path).unwrap();
+    let own = documented("parked.toml");
     let pairs =
         [("warm-parked", "warm"), ("rescore-parked", "cache+rescore"), ("stack-parked", "cache+compression")];
     let names: Vec<String> =
