@@ -17,7 +17,7 @@ fn choose(names: &[&str]) -> Result<Vec<Arm>, String> {
     arm::choose(&names, &[], &fixture::settings().arm_defaults()).map_err(|error| error.to_string())
 }
 
-fn from_file(text: &str) -> Result<Vec<arm::ArmSpec>, String> {
+fn from_file(text: &str) -> Result<Vec<ArmSpec>, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("arms.toml");
     fs::write(&path, text).unwrap();
